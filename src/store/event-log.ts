@@ -1,0 +1,87 @@
+// The event log: appended inside transactions, told to listeners only after the commit, trimmed by count and age.
+
+import type { DatabaseSync } from "node:sqlite";
+
+export interface StoredEvent {
+  readonly sequence: number;
+  readonly timeMs: number;
+  readonly document: string;
+}
+
+export interface EventLog {
+  /** Events with a greater sequence number, oldest first, at most `limit`. */
+  readAfter(sequence: number, limit: number): readonly StoredEvent[];
+  /** The oldest retained; `newest() + 1` when none is. */
+  oldest(): number;
+  /** The newest ever written; 0 before the first. */
+  newest(): number;
+  /** Calls back after each commit that wrote events. Returns how to stop. */
+  subscribe(listener: () => void): () => void;
+}
+
+interface WritableEventLog extends EventLog {
+  append(timeMs: number, document: string): number;
+  committed(): void;
+  rolledBack(): void;
+  close(): void;
+}
+
+const trimEvery = 256;
+
+/** The log over an open database. `append` is for the store's transactions alone. */
+export function createEventLog(
+  db: DatabaseSync,
+  retention: { readonly count: number; readonly ageMs: number },
+): WritableEventLog {
+  const insert = db.prepare("INSERT INTO events (time_ms, document) VALUES (?, ?)");
+  const after = db.prepare(
+    "SELECT sequence, time_ms AS timeMs, document FROM events WHERE sequence > ? ORDER BY sequence LIMIT ?",
+  );
+  const trim = db.prepare("DELETE FROM events WHERE sequence <= ? OR time_ms < ?");
+  const listeners = new Set<() => void>();
+
+  // AUTOINCREMENT remembers the newest even when all rows were trimmed
+  const row = db.prepare("SELECT seq FROM sqlite_sequence WHERE name = 'events'").get() as
+    | { seq: number }
+    | undefined;
+  let newest = row?.seq ?? 0;
+  let oldest = oldestRetained();
+  let pending = newest;
+  let untrimmed = 0;
+
+  function oldestRetained(): number {
+    const { first } = db.prepare("SELECT min(sequence) AS first FROM events").get() as {
+      first: number | null;
+    };
+    return first ?? newest + 1;
+  }
+
+  return {
+    append(timeMs, document) {
+      if (++untrimmed >= trimEvery) {
+        untrimmed = 0;
+        trim.run(pending - retention.count, timeMs - retention.ageMs);
+      }
+      pending = Number(insert.run(timeMs, document).lastInsertRowid);
+      return pending;
+    },
+    committed() {
+      if (pending === newest) return;
+      newest = pending;
+      if (untrimmed === 0) oldest = oldestRetained();
+      else oldest = Math.min(oldest, newest);
+      for (const listener of listeners) listener();
+    },
+    rolledBack() {
+      pending = newest;
+    },
+    readAfter: (sequence, limit) => after.all(sequence, limit) as unknown as readonly StoredEvent[],
+    oldest: () => oldest,
+    newest: () => newest,
+    subscribe(listener) {
+      listeners.add(listener);
+      return () => void listeners.delete(listener);
+    },
+    close: () => listeners.clear(),
+  };
+}

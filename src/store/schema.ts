@@ -1,0 +1,17 @@
+// The tables, one migration per release that changed them. A migration is never edited once released.
+
+/** `migrations[n]` takes a database of version n to version n + 1. */
+export const migrations: readonly string[] = [
+  `
+  CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+  CREATE TABLE sandboxes (id TEXT PRIMARY KEY, document TEXT NOT NULL) STRICT;
+  CREATE TABLE tenants (name TEXT PRIMARY KEY, uid INTEGER NOT NULL UNIQUE) STRICT;
+  -- instances whose deletion was confirmed: a container that turns up later with one of these ids is an orphan
+  CREATE TABLE tombstones (instance TEXT PRIMARY KEY, time_ms INTEGER NOT NULL) STRICT;
+  CREATE TABLE events (
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+    time_ms INTEGER NOT NULL,
+    document TEXT NOT NULL
+  ) STRICT;
+  `,
+];

@@ -1,0 +1,135 @@
+// What lasts: documents of sandboxes, uids of tenants, tombstones, the event log, and small facts, changed in
+// transactions only. Knows nothing of what the documents mean.
+
+import { randomUUID } from "node:crypto";
+import { openDatabase, writeError } from "./database.ts";
+import { createEventLog, type EventLog } from "./event-log.ts";
+
+export interface StoreOptions {
+  readonly directory: string;
+  /** Most events kept, and the longest they are kept. */
+  readonly eventRetention: { readonly count: number; readonly ageMs: number };
+}
+
+export interface Transaction {
+  putSandbox(id: string, document: string): void;
+  /** Forgets the row and remembers that this instance was deleted. */
+  removeSandbox(id: string, instance: string): void;
+  appendEvent(timeMs: number, document: string): number;
+  /** The tenant's uid, or the lowest of the range that no tenant has. Undefined when the range is used up. */
+  uidOf(tenant: string, range: { readonly first: number; readonly last: number }): number | undefined;
+  setMeta(key: string, value: string): void;
+}
+
+export interface Store {
+  /** Made with the file: another epoch means that sequence numbers begin anew. */
+  readonly epoch: string;
+  /** Where an unreadable file was moved to at this opening. */
+  readonly setAside: string | undefined;
+  readonly events: EventLog;
+  sandboxDocuments(): readonly string[];
+  isTombstone(instance: string): boolean;
+  meta(key: string): string | undefined;
+  /**
+   * Runs `change` as one durable transaction; all of it or nothing.
+   *
+   * @throws SandboxdError STATE_DISK_FULL when it cannot be written, and whatever `change` throws.
+   */
+  transact<T>(change: (transaction: Transaction) => T): T;
+  /** Whether a write would go through, found out by writing. */
+  isWritable(): boolean;
+  close(): void;
+}
+
+/** Tombstones outlive any request that an engine could still carry out. */
+const tombstoneAgeMs = 30 * 24 * 3_600_000;
+
+/** Opens the state, see `openDatabase` for what it throws. */
+export function openStore({ directory, eventRetention }: StoreOptions): Store {
+  const { db, setAside, close } = openDatabase(directory);
+  const getMeta = db.prepare("SELECT value FROM meta WHERE key = ?");
+  const setMeta = db.prepare(
+    "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+  );
+  const putSandbox = db.prepare(
+    "INSERT INTO sandboxes VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET document = excluded.document",
+  );
+  const removeSandbox = db.prepare("DELETE FROM sandboxes WHERE id = ?");
+  const putTombstone = db.prepare("INSERT OR REPLACE INTO tombstones VALUES (?, ?)");
+  const getTombstone = db.prepare("SELECT 1 FROM tombstones WHERE instance = ?");
+  const getUid = db.prepare("SELECT uid FROM tenants WHERE name = ?");
+  const putUid = db.prepare("INSERT INTO tenants VALUES (?, ?)");
+  // the range's first if free, else the lowest whose predecessor is taken and that is itself free
+  const nextUid = db.prepare(`
+    SELECT ?1 AS uid WHERE NOT EXISTS (SELECT 1 FROM tenants WHERE uid = ?1)
+    UNION ALL
+    SELECT min(t.uid + 1) FROM tenants t
+    WHERE t.uid >= ?1 AND t.uid < ?2 AND NOT EXISTS (SELECT 1 FROM tenants u WHERE u.uid = t.uid + 1)
+    LIMIT 1`);
+  const events = createEventLog(db, eventRetention);
+
+  const meta = (key: string) => (getMeta.get(key) as { value: string } | undefined)?.value;
+  let epoch = meta("epoch");
+  if (epoch === undefined) {
+    epoch = randomUUID();
+    setMeta.run("epoch", epoch);
+  }
+  db.prepare("DELETE FROM tombstones WHERE time_ms < ?").run(Date.now() - tombstoneAgeMs);
+
+  const transaction: Transaction = {
+    putSandbox: (id, document) => void putSandbox.run(id, document),
+    removeSandbox(id, instance) {
+      removeSandbox.run(id);
+      putTombstone.run(instance, Date.now());
+    },
+    appendEvent: (timeMs, document) => events.append(timeMs, document),
+    uidOf(tenant, { first, last }) {
+      const known = getUid.get(tenant) as { uid: number } | undefined;
+      if (known !== undefined) return known.uid;
+      const free = (nextUid.get(first, last) as { uid: number | null } | undefined)?.uid ?? undefined;
+      if (free !== undefined) putUid.run(tenant, free);
+      return free;
+    },
+    setMeta: (key, value) => void setMeta.run(key, value),
+  };
+
+  function transact<T>(change: (transaction: Transaction) => T): T {
+    try {
+      db.exec("BEGIN IMMEDIATE");
+      const result = change(transaction);
+      db.exec("COMMIT");
+      events.committed();
+      return result;
+    } catch (error) {
+      if (db.isTransaction) db.exec("ROLLBACK");
+      events.rolledBack();
+      throw writeError(error);
+    }
+  }
+
+  return {
+    epoch,
+    setAside,
+    events,
+    sandboxDocuments: () =>
+      (db.prepare("SELECT document FROM sandboxes ORDER BY id").all() as { document: string }[]).map(
+        (row) => row.document,
+      ),
+    isTombstone: (instance) => getTombstone.get(instance) !== undefined,
+    meta,
+    transact,
+    isWritable() {
+      try {
+        transact((t) => t.setMeta("written", String(Date.now())));
+        return true;
+      } catch {
+        // the caller asks whether, not why; the next real write carries the reason
+        return false;
+      }
+    },
+    close() {
+      events.close();
+      close();
+    },
+  };
+}
