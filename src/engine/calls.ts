@@ -1,0 +1,88 @@
+// One way to call the engine: with a deadline per verb, and with each failure said in the catalogue's words.
+
+import { messageOf, SandboxdError } from "../errors.ts";
+
+export type Verb = "list" | "inspect" | "create" | "start" | "stop" | "remove" | "update" | "pull";
+
+/** The engine's HTTP status of a failed call, or undefined. */
+export function statusOf(error: unknown): number | undefined {
+  return error instanceof Error && "statusCode" in error && typeof error.statusCode === "number"
+    ? error.statusCode
+    : undefined;
+}
+
+const unreachable = new Set(["ENOENT", "ECONNREFUSED", "ECONNRESET", "EPIPE", "EACCES", "EPERM", "ENOTSOCK"]);
+
+/** What a failed call means; an answer with a status is left to the verb that knows it. */
+export function engineError(verb: Verb, error: unknown): SandboxdError {
+  if (error instanceof SandboxdError) return error;
+  const code = error instanceof Error && "code" in error ? error.code : undefined;
+  const status = statusOf(error);
+  if (
+    status === undefined &&
+    (unreachable.has(String(code)) || /socket hang up|aborted/.test(messageOf(error)))
+  ) {
+    return new SandboxdError("ENGINE_UNAVAILABLE", `the engine cannot be reached: ${messageOf(error)}`, {
+      hint: "GetHost tells the condition; the daemon goes on by itself once the engine answers",
+      retryDelayMs: 2_000,
+      cause: error,
+    });
+  }
+  return new SandboxdError("ENGINE_FAILED", `engine ${verb}: ${messageOf(error)}`, {
+    ...(status === undefined ? {} : { metadata: { engine_status: String(status) } }),
+    cause: error,
+  });
+}
+
+export interface Calls {
+  /**
+   * Runs one call with the verb's deadline. The client's promise may never settle when the engine dies in the middle of a
+   * body, so the deadline does not depend on it.
+   */
+  call<T>(
+    verb: Verb,
+    run: (signal: AbortSignal) => Promise<T>,
+    options?: { readonly signal?: AbortSignal | undefined; readonly extraMs?: number },
+  ): Promise<T>;
+}
+
+/** Deadlines in milliseconds by verb; `observe` is told each call's outcome and duration. */
+export function createCalls(
+  timeoutsMs: Readonly<Record<Verb, number>>,
+  observe: (verb: Verb, outcome: "ok" | "error" | "timeout", seconds: number) => void,
+): Calls {
+  return {
+    async call(verb, run, { signal, extraMs = 0 } = {}) {
+      const limitMs = timeoutsMs[verb] + extraMs;
+      const began = performance.now();
+      const abort = new AbortController();
+      let timer: NodeJS.Timeout | undefined;
+      let outcome: "ok" | "error" | "timeout" = "error";
+      const onAbort = () => abort.abort(signal?.reason);
+      signal?.addEventListener("abort", onAbort, { once: true });
+      const expired = new Promise<never>((_, reject) => {
+        timer = setTimeout(() => {
+          outcome = "timeout";
+          reject(
+            new SandboxdError("ENGINE_TIMEOUT", `engine ${verb}: no answer within ${limitMs} ms`, {
+              hint: "what was asked may still happen; the daemon looks again by itself",
+              retryDelayMs: 5_000,
+            }),
+          );
+          abort.abort();
+        }, limitMs);
+        abort.signal.addEventListener("abort", () => reject(abort.signal.reason), { once: true });
+      });
+      try {
+        signal?.throwIfAborted();
+        const result = await Promise.race([run(abort.signal), expired]);
+        outcome = "ok";
+        return result;
+      } finally {
+        clearTimeout(timer);
+        signal?.removeEventListener("abort", onAbort);
+        observe(verb, outcome, (performance.now() - began) / 1_000);
+      }
+    },
+  };
+}

@@ -1,0 +1,81 @@
+// Where the kernel keeps a container's accounts and limits: from a process id to directories, under either version
+// of cgroups and either driver of the engine.
+
+import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+
+/** One directory per controller; under version 2 they are all the same one. */
+export interface CgroupPaths {
+  readonly version: 1 | 2;
+  readonly memory: string;
+  readonly cpu: string;
+  readonly cpuacct: string;
+  readonly pids: string;
+  readonly blkio: string;
+  readonly freezer: string;
+}
+
+export interface CgroupPathOptions {
+  /** The full id: a process that lives elsewhere is refused, as process ids are reused. */
+  readonly containerId: string;
+  /** Default `/proc`. */
+  readonly procRoot?: string;
+  /** Default `/sys/fs/cgroup`. */
+  readonly cgroupRoot?: string;
+}
+
+/**
+ * The cgroup directories of a container's first process, by the process id on the host.
+ *
+ * @throws if the process is gone (`ENOENT`, `ESRCH`) or is not in the container's cgroup.
+ */
+export function cgroupPathsOf(pid: number, options: CgroupPathOptions): CgroupPaths {
+  const { containerId, procRoot = "/proc", cgroupRoot = "/sys/fs/cgroup" } = options;
+  const table = readFileSync(join(procRoot, String(pid), "cgroup"), "utf8");
+  const paths = new Map<string, string>();
+  for (const line of table.trim().split("\n")) {
+    const [, id, list, path] = /^(\d+):([^:]*):(.*)$/.exec(line) ?? [];
+    if (id === undefined || list === undefined || path === undefined) continue;
+    // several controllers may share a mount, e.g. `cpu,cpuacct`
+    for (const controller of list.split(",")) paths.set(controller, path);
+  }
+
+  const directory = (controller: string, path: string | undefined, mount: string): string => {
+    if (path === undefined) throw new Error(`process ${pid} has no ${controller} cgroup`);
+    if (!path.includes(containerId)) {
+      throw new Error(`process ${pid} is in cgroup ${path}, not in that of container ${containerId}`);
+    }
+    return join(mount, path);
+  };
+
+  if (!paths.has("memory")) {
+    const unified = directory("unified", paths.get(""), cgroupRoot);
+    return {
+      version: 2,
+      memory: unified,
+      cpu: unified,
+      cpuacct: unified,
+      pids: unified,
+      blkio: unified,
+      freezer: unified,
+    };
+  }
+  const v1 = (controller: string) => {
+    const shared = join(cgroupRoot, "cpu,cpuacct");
+    const own = join(cgroupRoot, controller);
+    return directory(
+      controller,
+      paths.get(controller),
+      !existsSync(own) && existsSync(shared) ? shared : own,
+    );
+  };
+  return {
+    version: 1,
+    memory: v1("memory"),
+    cpu: v1("cpu"),
+    cpuacct: v1("cpuacct"),
+    pids: v1("pids"),
+    blkio: v1("blkio"),
+    freezer: v1("freezer"),
+  };
+}

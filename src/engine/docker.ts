@@ -1,0 +1,317 @@
+// The engine's door on Docker's API. The only room, with its neighbours here, that knows the Docker client.
+
+import { Agent } from "node:http";
+import type { Readable } from "node:stream";
+import Docker from "dockerode";
+import { SandboxdError } from "../errors.ts";
+import { type Calls, createCalls, engineError, statusOf, type Verb } from "./calls.ts";
+import { cgroupPathsOf } from "./cgroup-path.ts";
+import { containerOf, stateOf } from "./decode.ts";
+import { readEvents } from "./event-stream.ts";
+import { containerCreateOptions } from "./host-config.ts";
+import { deviceNumberOf, findUnenforced, readBackLimits } from "./limits.ts";
+import { readLogs } from "./log-stream.ts";
+import type { Container, LiveLimits, LogOptions, Runtime, Waiting } from "./runtime.ts";
+import { updateLimits } from "./update.ts";
+import { findMismatches, limitWarnings } from "./verify.ts";
+
+export interface DockerOptions {
+  readonly socket: string;
+  readonly timeoutsMs: Readonly<Record<Verb, number>>;
+  readonly observe: (verb: Verb, outcome: "ok" | "error" | "timeout", seconds: number) => void;
+}
+
+const apiVersion = "v1.41";
+
+/** The engine behind a unix socket. Nothing is connected before the first call. */
+export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptions): Runtime {
+  // kept connections save a handshake per call; streams take connections of their own, so they never starve calls
+  const agent = new Agent({ keepAlive: true, maxSockets: 64 });
+  // the client takes an agent, though its types don't say so
+  const withAgent: Docker.DockerOptions & { readonly agent: Agent } = {
+    socketPath: socket,
+    version: apiVersion,
+    agent,
+  };
+  const docker = new Docker(withAgent);
+  const streaming = new Docker({ socketPath: socket, version: apiVersion });
+  const calls = createCalls(timeoutsMs, observe);
+  const container = (id: string) => docker.getContainer(id);
+
+  async function attempt<T>(
+    verb: Verb,
+    run: (abortSignal: AbortSignal) => Promise<T>,
+    options: Waiting & { readonly extraMs?: number } = {},
+  ): Promise<T> {
+    try {
+      return await calls.call(verb, run, options);
+    } catch (error) {
+      options.signal?.throwIfAborted();
+      throw statusOf(error) === undefined ? engineError(verb, error) : error;
+    }
+  }
+
+  /** The value, or undefined for an answer with one of these statuses. */
+  async function unless<T>(
+    statuses: readonly number[],
+    verb: Verb,
+    promise: Promise<T>,
+  ): Promise<T | undefined> {
+    try {
+      return await promise;
+    } catch (error) {
+      const status = statusOf(error);
+      if (status !== undefined && statuses.includes(status)) return undefined;
+      throw engineError(verb, error);
+    }
+  }
+
+  const inspectRaw = (id: string, options?: Waiting) =>
+    unless(
+      [404],
+      "inspect",
+      attempt("inspect", (abortSignal) => container(id).inspect({ abortSignal }), options),
+    );
+
+  const inspect = async (id: string, options?: Waiting): Promise<Container | undefined> => {
+    const found = await inspectRaw(id, options);
+    return found === undefined ? undefined : containerOf(found);
+  };
+
+  const remove = async (id: string, options?: Waiting): Promise<void> => {
+    // 409: its removal is already going on
+    const gone = attempt(
+      "remove",
+      (abortSignal) => container(id).remove({ force: true, v: true, abortSignal }),
+      options,
+    );
+    await unless([404, 409], "remove", gone);
+  };
+
+  return {
+    inspect,
+    remove,
+    async describe(options) {
+      const [version, info] = await unlessFailed("list", [
+        attempt("list", () => docker.version(), options),
+        attempt("list", () => docker.info(), options),
+      ]);
+      return {
+        version: version.Version,
+        apiVersion: version.ApiVersion,
+        cgroupVersion: info.CgroupVersion === "2" ? 2 : 1,
+        cgroupDriver: String(info.CgroupDriver),
+        storageDriver: String(info.Driver),
+        runtimes: Object.keys((info.Runtimes ?? {}) as object),
+        dataRoot: String(info.DockerRootDir),
+      };
+    },
+
+    async list(label, options) {
+      const filters = JSON.stringify({ label: [label] });
+      const found = await unless(
+        [],
+        "list",
+        attempt("list", (abortSignal) => docker.listContainers({ all: true, filters, abortSignal }), options),
+      );
+      return (found ?? []).map((one) => ({ id: one.Id, labels: one.Labels, state: stateOf(one.State) }));
+    },
+
+    async image(reference, options) {
+      const found = await unless(
+        [404],
+        "inspect",
+        attempt("inspect", (abortSignal) => docker.getImage(reference).inspect({ abortSignal }), options),
+      );
+      if (found === undefined) return undefined;
+      return {
+        id: found.Id,
+        digests: found.RepoDigests ?? [],
+        tags: found.RepoTags ?? [],
+        volumes: Object.keys((found.Config?.Volumes ?? {}) as object),
+      };
+    },
+
+    async pull(reference, options) {
+      try {
+        await attempt(
+          "pull",
+          async (abortSignal) => {
+            const stream = (await streaming.pull(reference, { abortSignal })) as Readable;
+            await new Promise<void>((resolve, reject) => {
+              abortSignal.addEventListener("abort", () => stream.destroy(), { once: true });
+              streaming.modem.followProgress(stream, (error) => (error === null ? resolve() : reject(error)));
+            });
+          },
+          options,
+        );
+      } catch (error) {
+        const failure = engineError("pull", error);
+        if (failure.reason !== "ENGINE_FAILED") throw failure;
+        throw new SandboxdError(
+          "IMAGE_UNAVAILABLE",
+          `image ${reference} cannot be pulled: ${failure.message}`,
+          {
+            hint: "pull it on the host, or check the name and the registry",
+            cause: error,
+          },
+        );
+      }
+    },
+
+    async create(plan, options) {
+      const body = containerCreateOptions(plan);
+      const made = attempt(
+        "create",
+        (abortSignal) => docker.createContainer({ ...body, abortSignal }),
+        options,
+      );
+      const created = (await unless([409], "create", made)) as
+        | { id: string; Warnings?: string[] }
+        | undefined;
+      if (created === undefined) return "taken";
+      try {
+        const found = await inspectRaw(created.id, options);
+        if (found === undefined)
+          throw new SandboxdError("ENGINE_FAILED", `container ${created.id} vanished after its creation`);
+        const discarded = limitWarnings(created.Warnings ?? []);
+        if (discarded.length > 0) throw unenforceable(discarded.join("; "));
+        const mismatches = findMismatches(plan, found);
+        if (mismatches.length > 0) {
+          const fields = mismatches
+            .map((one) => `${one.field}: wanted ${one.expected}, got ${one.actual}`)
+            .join("; ");
+          throw new SandboxdError(
+            "HARDENING_MISMATCH",
+            `the engine made another container than asked for: ${fields}`,
+            {
+              hint: "see the engine's own configuration (daemon.json) and its version",
+            },
+          );
+        }
+        return { id: created.id };
+      } catch (error) {
+        await remove(created.id);
+        throw error;
+      }
+    },
+
+    async start(id, options) {
+      try {
+        await attempt("start", (abortSignal) => container(id).start({ abortSignal }), options);
+      } catch (error) {
+        const status = statusOf(error);
+        if (status === 304) return; // it runs already, which is what was wanted
+        const failure = engineError("start", error);
+        // the runtime's own words: there is no code for it
+        if (
+          /executable file not found|no such file or directory|permission denied|exec format error|is a directory|not a directory/i.test(
+            failure.message,
+          ) &&
+          status !== 404
+        ) {
+          throw new SandboxdError("COMMAND_UNUSABLE", failure.message, {
+            hint: "check command, args and working_dir against the image",
+            cause: error,
+          });
+        }
+        throw failure;
+      }
+    },
+
+    async verify(id, plan, options) {
+      const found = await inspect(id, options);
+      if (found === undefined || found.pid === 0) return undefined;
+      try {
+        const cgroup = cgroupPathsOf(found.pid, { containerId: found.id });
+        const device =
+          plan.limits.blockIo === undefined ? undefined : deviceNumberOf(plan.limits.blockIo.device);
+        const read = readBackLimits({ paths: cgroup, ...(device === undefined ? {} : { device }) });
+        const missing = findUnenforced(plan, read);
+        if (missing.length === 0) return { container: found, cgroup };
+        throw unenforceable(
+          missing
+            .map((one) => `${one.limit}: wanted ${one.expected}, the kernel holds ${one.actual}`)
+            .join("; "),
+        );
+      } catch (error) {
+        if (error instanceof SandboxdError && (await inspect(id, options))?.pid === found.pid) throw error;
+        if (!(error instanceof SandboxdError) && !isGone(error)) throw error;
+        return undefined; // it ended while it was looked at; how, is seen by the next look
+      }
+    },
+
+    locate: (found) => cgroupPathsOf(found.pid, { containerId: found.id }),
+    update: (found, limits, options) => updateLimits(docker, attempt, found, limits, options),
+
+    async stop(id, graceSeconds, options) {
+      const stopped = attempt("stop", (abortSignal) => container(id).stop({ t: graceSeconds, abortSignal }), {
+        ...options,
+        extraMs: graceSeconds * 1_000,
+      });
+      await unless([304, 404], "stop", stopped);
+    },
+
+    async *logs(id, { follow, tailLines, sinceNanoseconds, stream, signal }: LogOptions) {
+      const since =
+        sinceNanoseconds === undefined
+          ? undefined
+          : `${sinceNanoseconds / 1_000_000_000n}.${String(sinceNanoseconds % 1_000_000_000n).padStart(9, "0")}`;
+      const source = (await unless(
+        [404],
+        "inspect",
+        attempt("inspect", () =>
+          streaming.getContainer(id).logs({
+            follow: true,
+            stdout: stream !== "stderr",
+            stderr: stream !== "stdout",
+            timestamps: true,
+            tail: tailLines ?? ("all" as unknown as number),
+            ...(since === undefined ? {} : { since: since as unknown as number }),
+            ...(follow ? {} : { until: Math.ceil(Date.now() / 1_000) }),
+          }),
+        ),
+      )) as Readable | undefined;
+      if (source === undefined) return;
+      const end = () => source.destroy();
+      signal?.addEventListener("abort", end, { once: true });
+      try {
+        yield* readLogs(source);
+      } catch (error) {
+        if (!signal?.aborted) throw engineError("list", error);
+      } finally {
+        signal?.removeEventListener("abort", end);
+      }
+    },
+
+    events: (label, options) => readEvents(streaming, label, options),
+    close: () => agent.destroy(),
+  };
+}
+
+async function unlessFailed<A, B>(verb: Verb, promises: [Promise<A>, Promise<B>]): Promise<[A, B]> {
+  try {
+    return await Promise.all(promises);
+  } catch (error) {
+    throw engineError(verb, error);
+  }
+}
+
+function unenforceable(what: string): SandboxdError {
+  return new SandboxdError("LIMIT_UNENFORCEABLE", `this host does not enforce: ${what}`, {
+    hint: "ask without that limit, or enable the cgroup controller on the host",
+  });
+}
+
+function isGone(error: unknown): boolean {
+  const code = error instanceof Error && "code" in error ? error.code : undefined;
+  return code === "ENOENT" || code === "ESRCH" || code === "ENODEV";
+}
+
+export type Attempt = <T>(
+  verb: Verb,
+  run: (abortSignal: AbortSignal) => Promise<T>,
+  options?: Waiting & { readonly extraMs?: number },
+) => Promise<T>;
+
+export type { Calls, LiveLimits };

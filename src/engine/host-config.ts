@@ -1,0 +1,164 @@
+// Turns a plan into what the engine's create call takes. Every value here is a constant or a bounded integer, and
+// this is the only place where they are written down.
+
+import type { ContainerCreateOptions, HostConfig } from "dockerode";
+import { type ContainerLimits, type ContainerPlan, checkPlan } from "./container-plan.ts";
+import { seccompProfile } from "./seccomp.ts";
+
+/** `HostConfig` with the fields that the client's types lack. */
+interface HardenedHostConfig extends HostConfig {
+  readonly CgroupnsMode: "private";
+}
+
+interface HardenedCreateOptions extends ContainerCreateOptions {
+  readonly HostConfig: HardenedHostConfig;
+}
+
+/** Where a sandbox may always write, and its home unless the plan says otherwise. */
+const writableDir = "/tmp";
+
+/** One scheduling period: the kernel's default, which trades throttling latency against overhead well. */
+const cpuPeriodMicros = 100_000;
+
+/** The kernel's out-of-memory killer prefers a sandbox's process (0 is ordinary, 1000 the most) to the host's. */
+const oomScoreAdj = 500;
+
+/** Ample for programs' shared memory; without it the kernel allows an inode per two pages of the host's memory. */
+const shmInodes = 4_096;
+
+/** So many rotated files that at least three quarters of the newest output are always there. */
+const logFiles = 4;
+
+/**
+ * The engine rotates before a line is written, so each file may pass its size by one line: 16 KiB of output in which
+ * each byte becomes an escape of six, and the line's own fields.
+ */
+const logLineBytes = 128 * 1_024;
+
+/** Kernel files that tell of the host or its other users. Absent ones are skipped by the runtime. */
+const maskedPaths = [
+  "/proc/acpi",
+  "/proc/asound",
+  "/proc/interrupts",
+  "/proc/kcore",
+  "/proc/keys",
+  "/proc/latency_stats",
+  "/proc/sched_debug",
+  "/proc/scsi",
+  "/proc/timer_list",
+  "/proc/timer_stats",
+  "/sys/devices/virtual/dmi",
+  "/sys/devices/virtual/powercap",
+  "/sys/firmware",
+] as const;
+
+/** Kernel knobs; the rest of /sys is mounted read-only as a whole. */
+const readonlyPaths = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"] as const;
+
+/**
+ * The complete create call of a hardened container.
+ *
+ * @throws RangeError if the plan is out of its bounds.
+ */
+export function containerCreateOptions(plan: ContainerPlan): HardenedCreateOptions {
+  checkPlan(plan);
+  return {
+    name: plan.name,
+    Image: plan.imageId,
+    ...(plan.entrypoint === undefined ? {} : { Entrypoint: [...plan.entrypoint] }),
+    ...(plan.args === undefined ? {} : { Cmd: [...plan.args] }),
+    Env: Object.entries({ HOME: writableDir, ...plan.env }).map(([name, value]) => `${name}=${value}`),
+    WorkingDir: plan.workingDir ?? writableDir,
+    Labels: { ...plan.labels },
+    User: `${plan.uid}:${plan.gid}`,
+    Hostname: plan.hostname,
+    Domainname: "",
+    StopSignal: plan.stopSignal,
+    StopTimeout: plan.stopGraceSeconds,
+    Healthcheck: { Test: ["NONE"] },
+    AttachStdin: false,
+    AttachStdout: false,
+    AttachStderr: false,
+    OpenStdin: false,
+    StdinOnce: false,
+    Tty: false,
+    HostConfig: hostConfig(plan),
+  };
+}
+
+function hostConfig(plan: ContainerPlan): HardenedHostConfig {
+  const { limits } = plan;
+  return {
+    Privileged: false,
+    CapDrop: ["ALL"],
+    SecurityOpt: ["no-new-privileges", `seccomp=${seccompProfile}`],
+    MaskedPaths: [...maskedPaths, ...thermalPaths(plan.engine.possibleCpus)],
+    ReadonlyPaths: [...readonlyPaths],
+    ReadonlyRootfs: true,
+    Init: true,
+    IpcMode: "private",
+    CgroupnsMode: "private",
+    NetworkMode: plan.network.mode,
+    Runtime: plan.runtime ?? "runc",
+    Tmpfs: tmpfs(plan),
+    ShmSize: limits.shmBytes,
+    CgroupParent: plan.cgroupParent,
+    Memory: limits.memoryBytes,
+    MemorySwap: limits.memoryBytes,
+    // cgroup v2 has no such knob; there the engine would discard it with a warning.
+    ...(plan.engine.cgroupVersion === 1 ? { MemorySwappiness: 0 } : {}),
+    OomKillDisable: false,
+    OomScoreAdj: oomScoreAdj,
+    CpuPeriod: cpuPeriodMicros,
+    CpuQuota: (limits.cpuMillis * cpuPeriodMicros) / 1_000,
+    CpuShares: limits.cpuWeight,
+    PidsLimit: limits.pids,
+    Ulimits: [
+      { Name: "nofile", Soft: limits.openFiles, Hard: limits.openFiles },
+      { Name: "nproc", Soft: limits.processesPerUser, Hard: limits.processesPerUser },
+      { Name: "core", Soft: 0, Hard: 0 },
+    ],
+    ...blockIo(limits),
+    LogConfig: { Type: "json-file", Config: logOptions(limits.logBytes) },
+    RestartPolicy: { Name: "no", MaximumRetryCount: 0 },
+    PublishAllPorts: false,
+    AutoRemove: false,
+  };
+}
+
+function thermalPaths(possibleCpus: number): readonly string[] {
+  return Array.from(
+    { length: possibleCpus },
+    (_, cpu) => `/sys/devices/system/cpu/cpu${cpu}/thermal_throttle`,
+  );
+}
+
+// A tmpfs of this form, unlike one among the engine's mounts, takes a number of inodes, and it also keeps the engine
+// from making a volume for a VOLUME of the image. Older runtimes give it the mode of the image's directory whatever
+// `mode` says, so the sandbox's user owns it. Builds run what they made: only shared memory refuses execution.
+function tmpfs(plan: ContainerPlan): Record<string, string> {
+  const { tmpfsBytes, tmpfsInodes, shmBytes } = plan.limits;
+  const common = `rw,nosuid,nodev,mode=1777,uid=${plan.uid},gid=${plan.gid}`;
+  const scratch = `${common},exec,size=${tmpfsBytes},nr_inodes=${tmpfsInodes}`;
+  const scratchDirs = new Set([writableDir, ...plan.imageVolumes]);
+  return {
+    ...Object.fromEntries([...scratchDirs].map((path) => [path, scratch])),
+    "/dev/shm": `${common},noexec,size=${shmBytes},nr_inodes=${shmInodes}`,
+  };
+}
+
+function logOptions(logBytes: number): Record<string, string> {
+  return { "max-size": `${Math.floor(logBytes / logFiles) - logLineBytes}`, "max-file": `${logFiles}` };
+}
+
+function blockIo({ blockIo: io }: ContainerLimits): Partial<HostConfig> {
+  if (io === undefined) return {};
+  const throttle = (rate: number | undefined) =>
+    rate === undefined ? [] : [{ Path: io.device, Rate: rate }];
+  return {
+    BlkioDeviceReadBps: throttle(io.readBytesPerSecond),
+    BlkioDeviceWriteBps: throttle(io.writeBytesPerSecond),
+    BlkioDeviceReadIOps: throttle(io.readOperationsPerSecond),
+    BlkioDeviceWriteIOps: throttle(io.writeOperationsPerSecond),
+  };
+}

@@ -1,0 +1,126 @@
+// The door to the container engine: what the domain may ask of it, in words of its own. Docker stands behind it.
+
+import type { CgroupPaths } from "./cgroup-path.ts";
+import type { ContainerPlan } from "./container-plan.ts";
+
+export interface Waiting {
+  /** Aborting stops waiting; what was asked of the engine may still happen. */
+  readonly signal?: AbortSignal;
+}
+
+/** A container of this host as the engine shows it. */
+export interface Container {
+  readonly id: string;
+  readonly name: string;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly state: "created" | "running" | "paused" | "exited";
+  readonly imageId: string;
+  /** On the host. 0 unless running or paused. */
+  readonly pid: number;
+  /** The engine's own text for the time of the last start; compared, never computed with. Empty before the first. */
+  readonly startedAt: string;
+  readonly finishedAt: string;
+  readonly exitCode: number;
+  /** The engine saw an out-of-memory kill of some process in it. */
+  readonly oomKilled: boolean;
+  /** Why the last start failed, if it did. */
+  readonly error: string;
+  readonly limits: LiveLimits;
+}
+
+/** What a list tells: enough to see that something changed. */
+export interface ContainerSummary {
+  readonly id: string;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly state: Container["state"];
+}
+
+/** Limits that can change while a container runs. */
+export interface LiveLimits {
+  readonly cpuMillis: number;
+  readonly cpuWeight: number;
+  readonly memoryBytes: number;
+  readonly pids: number;
+}
+
+export interface Image {
+  readonly id: string;
+  readonly digests: readonly string[];
+  readonly tags: readonly string[];
+  /** Directories that it declares as VOLUME. */
+  readonly volumes: readonly string[];
+}
+
+export interface EngineDescription {
+  readonly version: string;
+  readonly apiVersion: string;
+  readonly cgroupVersion: 1 | 2;
+  readonly cgroupDriver: string;
+  readonly storageDriver: string;
+  readonly runtimes: readonly string[];
+  /** Where it keeps its data. */
+  readonly dataRoot: string;
+}
+
+/** Where a started container's figures are. */
+export interface Started {
+  readonly container: Container;
+  readonly cgroup: CgroupPaths;
+}
+
+export interface LogChunk {
+  readonly timeNanoseconds: bigint;
+  readonly stream: "stdout" | "stderr";
+  readonly data: Uint8Array;
+}
+
+export interface LogOptions extends Waiting {
+  readonly follow: boolean;
+  readonly tailLines?: number;
+  readonly sinceNanoseconds?: bigint;
+  readonly stream?: LogChunk["stream"];
+}
+
+/** Something happened to a container. Only ever a reason to look. */
+export interface EngineEvent {
+  readonly containerId: string;
+  readonly action: string;
+  readonly labels: Readonly<Record<string, string>>;
+}
+
+/** Every method ends by its verb's deadline with ENGINE_TIMEOUT, or with ENGINE_UNAVAILABLE when nobody answers. */
+export interface Runtime {
+  describe(options?: Waiting): Promise<EngineDescription>;
+  /** All containers with this label, also those that don't run: one call. */
+  list(label: string, options?: Waiting): Promise<readonly ContainerSummary[]>;
+  /** Undefined only if the engine says that there is none. */
+  inspect(idOrName: string, options?: Waiting): Promise<Container | undefined>;
+  /** Undefined if it is not on the host. */
+  image(reference: string, options?: Waiting): Promise<Image | undefined>;
+  pull(reference: string, options?: Waiting): Promise<void>;
+  /**
+   * Creates the container and compares what the engine made with the plan. `taken` if the name is in use.
+   *
+   * @throws SandboxdError HARDENING_MISMATCH or LIMIT_UNENFORCEABLE, with the container removed.
+   */
+  create(plan: ContainerPlan, options?: Waiting): Promise<{ readonly id: string } | "taken">;
+  /** Starts it; already running is success. @throws SandboxdError COMMAND_UNUSABLE, ENGINE_FAILED. */
+  start(id: string, options?: Waiting): Promise<void>;
+  /** Reads back from the kernel every limit of a running container; undefined if it does not run (any more). */
+  verify(id: string, plan: ContainerPlan, options?: Waiting): Promise<Started | undefined>;
+  /** Where a running container's figures are. */
+  locate(container: Container): CgroupPaths;
+  /** Changes limits and reads them back. @throws SandboxdError LIMIT_UNENFORCEABLE with the old ones put back. */
+  update(container: Container, limits: LiveLimits, options?: Waiting): Promise<void>;
+  /** SIGTERM, after the grace SIGKILL. Already stopped, or gone, is success. */
+  stop(id: string, graceSeconds: number, options?: Waiting): Promise<void>;
+  /** Kills and removes with its log. Gone is success. */
+  remove(id: string, options?: Waiting): Promise<void>;
+  logs(id: string, options: LogOptions): AsyncIterable<LogChunk>;
+  /** From the moment that the first `next()` resolved on; ends with an error when the connection does. */
+  events(
+    label: string,
+    options: { readonly onOpen: () => void; readonly signal: AbortSignal },
+  ): AsyncIterable<EngineEvent>;
+  close(): void;
+}

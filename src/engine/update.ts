@@ -1,0 +1,72 @@
+// Changes the limits of a container, and believes the kernel only.
+
+import type Docker from "dockerode";
+import { messageOf, SandboxdError } from "../errors.ts";
+import { engineError } from "./calls.ts";
+import { cgroupPathsOf } from "./cgroup-path.ts";
+import type { Attempt } from "./docker.ts";
+import { readBackLimits } from "./limits.ts";
+import type { Container, LiveLimits, Waiting } from "./runtime.ts";
+
+const cpuPeriodMicros = 100_000;
+const largestPageBytes = 65_536;
+
+/** See `Runtime.update`. */
+export async function updateLimits(
+  docker: Docker,
+  attempt: Attempt,
+  container: Container,
+  limits: LiveLimits,
+  options?: Waiting,
+): Promise<void> {
+  const apply = (wanted: LiveLimits) =>
+    attempt(
+      "update",
+      (abortSignal) =>
+        docker.getContainer(container.id).update({
+          Memory: wanted.memoryBytes,
+          MemorySwap: wanted.memoryBytes,
+          CpuPeriod: cpuPeriodMicros,
+          CpuQuota: (wanted.cpuMillis * cpuPeriodMicros) / 1_000,
+          CpuShares: wanted.cpuWeight,
+          PidsLimit: wanted.pids,
+          abortSignal,
+        }),
+      options,
+    );
+  try {
+    await apply(limits);
+    const found = container.pid === 0 ? undefined : held(container);
+    const wrong = found === undefined ? [] : differences(limits, found);
+    if (wrong.length > 0) throw new Error(`the kernel holds ${wrong.join(", ")}`);
+  } catch (error) {
+    const failure = engineError("update", error);
+    if (failure.reason !== "ENGINE_FAILED") throw failure;
+    await apply(container.limits);
+    throw new SandboxdError("LIMIT_UNENFORCEABLE", `the new limits do not hold: ${messageOf(error)}`, {
+      hint: "a memory limit cannot go below what is in use; the old limits are back in place",
+      cause: error,
+    });
+  }
+}
+
+function held(container: Container) {
+  return readBackLimits({ paths: cgroupPathsOf(container.pid, { containerId: container.id }) });
+}
+
+function differences(wanted: LiveLimits, found: ReturnType<typeof held>): readonly string[] {
+  const {
+    memoryBytes = Number.NaN,
+    cpuQuotaMicros = Number.NaN,
+    cpuPeriodMicros: period = Number.NaN,
+    pids,
+  } = found;
+  const isMemory = memoryBytes <= wanted.memoryBytes && memoryBytes > wanted.memoryBytes - largestPageBytes;
+  return [
+    ...(isMemory ? [] : [`memory_bytes ${memoryBytes}`]),
+    ...((cpuQuotaMicros * 1_000) / period === wanted.cpuMillis
+      ? []
+      : [`cpu quota ${cpuQuotaMicros}/${period}`]),
+    ...(pids === wanted.pids ? [] : [`pids ${pids}`]),
+  ];
+}

@@ -1,0 +1,130 @@
+// All sandboxes in memory, written through to the store: each change of one is one transaction with the event that
+// tells it, and those who wait for a sandbox are told after the commit.
+
+import type { Store, Transaction } from "../store/store.ts";
+import type { SandboxRecord } from "./record.ts";
+
+/** Kinds of events of a sandbox; mirrors `sandboxd.v1.EventType`. */
+export type SandboxEventType =
+  | "SANDBOX_CREATED"
+  | "SANDBOX_STATE_CHANGED"
+  | "SANDBOX_UPDATED"
+  | "SANDBOX_DELETED"
+  | "SANDBOX_OOM";
+
+export interface ConditionFacts {
+  readonly type: string;
+  readonly active: boolean;
+  readonly message: string;
+  readonly hint: string;
+  readonly timeMs: number;
+}
+
+/** The document of an event. */
+export type EventDocument =
+  | { readonly type: SandboxEventType; readonly sandbox: SandboxRecord }
+  | { readonly type: "HOST_CONDITION_CHANGED"; readonly condition: ConditionFacts };
+
+export interface Repository {
+  get(id: string): SandboxRecord | undefined;
+  /** In order of id. */
+  all(): readonly SandboxRecord[];
+  /** Writes the record and its event. With `before`, in the same transaction. */
+  put(record: SandboxRecord, event: SandboxEventType): void;
+  /** Inserts what `make` returns, in one transaction with what it writes. */
+  insert(make: (transaction: Transaction) => SandboxRecord): SandboxRecord;
+  /** Forgets the sandbox; `record` is what its last event tells. */
+  remove(record: SandboxRecord): void;
+  /** Resolves with the record, or undefined once it is gone, as soon as `done` holds. */
+  until(
+    id: string,
+    done: (record: SandboxRecord | undefined) => boolean,
+    signal?: AbortSignal,
+  ): Promise<SandboxRecord | undefined>;
+  /** Calls back after each change. */
+  subscribe(listener: (id: string) => void): () => void;
+}
+
+/** Reads everything that the store holds. */
+export function createRepository(store: Store): Repository {
+  const records = new Map<string, SandboxRecord>();
+  for (const document of store.sandboxDocuments()) {
+    const record = JSON.parse(document) as SandboxRecord;
+    records.set(record.id, record);
+  }
+  const waiters = new Map<string, Set<() => void>>();
+  const listeners = new Set<(id: string) => void>();
+  let sorted: readonly SandboxRecord[] | undefined;
+
+  function write(transaction: Transaction, record: SandboxRecord, type: SandboxEventType): void {
+    transaction.putSandbox(record.id, JSON.stringify(record));
+    transaction.appendEvent(Date.now(), JSON.stringify({ type, sandbox: record } satisfies EventDocument));
+  }
+
+  function changed(id: string, record: SandboxRecord | undefined): void {
+    if (record === undefined) records.delete(id);
+    else records.set(id, record);
+    sorted = undefined;
+    for (const wake of [...(waiters.get(id) ?? [])]) wake();
+    for (const listener of listeners) listener(id);
+  }
+
+  return {
+    get: (id) => records.get(id),
+    all() {
+      sorted ??= [...records.values()].sort((a, b) => (a.id < b.id ? -1 : 1));
+      return sorted;
+    },
+    put(record, event) {
+      store.transact((transaction) => write(transaction, record, event));
+      changed(record.id, record);
+    },
+    insert(make) {
+      const record = store.transact((transaction) => {
+        const made = make(transaction);
+        write(transaction, made, "SANDBOX_CREATED");
+        return made;
+      });
+      changed(record.id, record);
+      return record;
+    },
+    remove(record) {
+      store.transact((transaction) => {
+        transaction.removeSandbox(record.id, record.instance);
+        transaction.appendEvent(
+          Date.now(),
+          JSON.stringify({ type: "SANDBOX_DELETED", sandbox: record } satisfies EventDocument),
+        );
+      });
+      changed(record.id, undefined);
+    },
+    until(id, done, signal) {
+      return new Promise((resolve, reject) => {
+        const waiting = waiters.get(id) ?? new Set<() => void>();
+        const end = () => {
+          waiting.delete(look);
+          if (waiting.size === 0) waiters.delete(id);
+          signal?.removeEventListener("abort", onAbort);
+        };
+        const look = () => {
+          const record = records.get(id);
+          if (!done(record)) return;
+          end();
+          resolve(record);
+        };
+        const onAbort = () => {
+          end();
+          reject(signal?.reason);
+        };
+        waiters.set(id, waiting.add(look));
+        signal?.addEventListener("abort", onAbort, { once: true });
+        if (signal?.aborted) onAbort();
+        else look();
+      });
+    },
+    subscribe(listener) {
+      listeners.add(listener);
+      return () => void listeners.delete(listener);
+    },
+  };
+}
