@@ -4,14 +4,14 @@ import { Agent } from "node:http";
 import type { Readable } from "node:stream";
 import Docker from "dockerode";
 import { SandboxdError } from "../errors.ts";
-import { type Calls, createCalls, engineError, statusOf, type Verb } from "./calls.ts";
+import { createCalls, engineError, statusOf, type Verb } from "./calls.ts";
 import { cgroupPathsOf } from "./cgroup-path.ts";
 import { containerOf, stateOf } from "./decode.ts";
 import { readEvents } from "./event-stream.ts";
 import { containerCreateOptions } from "./host-config.ts";
 import { deviceNumberOf, findUnenforced, readBackLimits } from "./limits.ts";
 import { readLogs } from "./log-stream.ts";
-import type { Container, LiveLimits, LogOptions, Runtime, Waiting } from "./runtime.ts";
+import type { Container, LogOptions, Runtime, Waiting } from "./runtime.ts";
 import { updateLimits } from "./update.ts";
 import { findMismatches, limitWarnings } from "./verify.ts";
 
@@ -121,7 +121,7 @@ export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptio
       const found = await unless(
         [404],
         "inspect",
-        attempt("inspect", (abortSignal) => docker.getImage(reference).inspect({ abortSignal }), options),
+        attempt("inspect", () => docker.getImage(reference).inspect(), options),
       );
       if (found === undefined) return undefined;
       return {
@@ -161,20 +161,14 @@ export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptio
 
     async create(plan, options) {
       const body = containerCreateOptions(plan);
-      const made = attempt(
-        "create",
-        (abortSignal) => docker.createContainer({ ...body, abortSignal }),
-        options,
-      );
-      const created = (await unless([409], "create", made)) as
-        | { id: string; Warnings?: string[] }
-        | undefined;
+      const made = attempt("create", (abortSignal) => dialCreate(docker, body, abortSignal), options);
+      const created = await unless([409], "create", made);
       if (created === undefined) return "taken";
       try {
         const found = await inspectRaw(created.id, options);
         if (found === undefined)
           throw new SandboxdError("ENGINE_FAILED", `container ${created.id} vanished after its creation`);
-        const discarded = limitWarnings(created.Warnings ?? []);
+        const discarded = limitWarnings(created.warnings);
         if (discarded.length > 0) throw unenforceable(discarded.join("; "));
         const mismatches = findMismatches(plan, found);
         if (mismatches.length > 0) {
@@ -289,6 +283,39 @@ export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptio
   };
 }
 
+interface Created {
+  readonly id: string;
+  readonly warnings: readonly string[];
+}
+
+/** Creates past the client's own method, which drops the engine's warnings: a discarded limit is told nowhere else. */
+function dialCreate(
+  docker: Docker,
+  { name, ...body }: ReturnType<typeof containerCreateOptions>,
+  abortSignal: AbortSignal,
+): Promise<Created> {
+  const call = {
+    path: `/containers/create?name=${name}&`,
+    method: "POST",
+    options: body,
+    abortSignal,
+    statusCodes: {
+      201: true,
+      400: "bad parameter",
+      404: "no such image",
+      409: "conflict",
+      500: "server error",
+    },
+  };
+  return new Promise((resolve, reject) => {
+    docker.modem.dial(call, (error: Error | null, answer: unknown) => {
+      if (error !== null) return reject(error);
+      const { Id, Warnings } = answer as { Id: string; Warnings?: readonly string[] | null };
+      resolve({ id: Id, warnings: Warnings ?? [] });
+    });
+  });
+}
+
 async function unlessFailed<A, B>(verb: Verb, promises: [Promise<A>, Promise<B>]): Promise<[A, B]> {
   try {
     return await Promise.all(promises);
@@ -313,5 +340,3 @@ export type Attempt = <T>(
   run: (abortSignal: AbortSignal) => Promise<T>,
   options?: Waiting & { readonly extraMs?: number },
 ) => Promise<T>;
-
-export type { Calls, LiveLimits };

@@ -12,8 +12,20 @@ export type SandboxEventType =
   | "SANDBOX_DELETED"
   | "SANDBOX_OOM";
 
+/** Kinds of host conditions; mirrors `sandboxd.v1.HostConditionType`. */
+export const conditionTypes = [
+  "ENGINE_ABSENT",
+  "ENGINE_ACCESS_DENIED",
+  "ENGINE_TOO_OLD",
+  "ENGINE_UNRESPONSIVE",
+  "CGROUP_UNSUPPORTED",
+  "STATE_UNWRITABLE",
+] as const;
+
+export type ConditionType = (typeof conditionTypes)[number];
+
 export interface ConditionFacts {
-  readonly type: string;
+  readonly type: ConditionType;
   readonly active: boolean;
   readonly message: string;
   readonly hint: string;

@@ -18,6 +18,8 @@ export interface Transaction {
   appendEvent(timeMs: number, document: string): number;
   /** The tenant's uid, or the lowest of the range that no tenant has. Undefined when the range is used up. */
   uidOf(tenant: string, range: { readonly first: number; readonly last: number }): number | undefined;
+  /** Notes a uid that a tenant is known to have. */
+  claimUid(tenant: string, uid: number): void;
   setMeta(key: string, value: string): void;
 }
 
@@ -59,6 +61,7 @@ export function openStore({ directory, eventRetention }: StoreOptions): Store {
   const getTombstone = db.prepare("SELECT 1 FROM tombstones WHERE instance = ?");
   const getUid = db.prepare("SELECT uid FROM tenants WHERE name = ?");
   const putUid = db.prepare("INSERT INTO tenants VALUES (?, ?)");
+  const claimUid = db.prepare("INSERT INTO tenants VALUES (?, ?) ON CONFLICT DO NOTHING");
   // the range's first if free, else the lowest whose predecessor is taken and that is itself free
   const nextUid = db.prepare(`
     SELECT ?1 AS uid WHERE NOT EXISTS (SELECT 1 FROM tenants WHERE uid = ?1)
@@ -90,6 +93,7 @@ export function openStore({ directory, eventRetention }: StoreOptions): Store {
       if (free !== undefined) putUid.run(tenant, free);
       return free;
     },
+    claimUid: (tenant, uid) => void claimUid.run(tenant, uid),
     setMeta: (key, value) => void setMeta.run(key, value),
   };
 

@@ -1,0 +1,65 @@
+// EventService: the event log, a page at a time or followed.
+
+import type { ServiceImpl } from "@connectrpc/connect";
+import { EventType } from "../../gen/sandboxd/v1/event_pb.ts";
+import type { EventFilter, EventService } from "../../gen/sandboxd/v1/event_service_pb.ts";
+import type { EventDocument } from "../sandbox/repository.ts";
+import type { EventLog } from "../store/event-log.ts";
+import { documentOf, eventOf } from "./event-codec.ts";
+import { checkResumable, followEvents } from "./event-feed.ts";
+
+const defaultPage = 100;
+const batch = 500;
+
+export function createEventService(events: EventLog): ServiceImpl<typeof EventService> {
+  return {
+    listEvents({ filter, afterSequence, pageSize }) {
+      const matches = matcherOf(filter);
+      const size = pageSize || defaultPage;
+      let cursor = afterSequence === undefined ? events.oldest() - 1 : Number(afterSequence);
+      checkResumable(events, cursor);
+      const page = [];
+      while (page.length < size) {
+        const found = events.readAfter(cursor, batch);
+        for (const stored of found) {
+          if (page.length === size) break;
+          cursor = stored.sequence;
+          const document = documentOf(stored);
+          if (matches(document)) page.push(eventOf(stored, document));
+        }
+        if (found.length < batch) break;
+      }
+      return { events: page, lastSequence: BigInt(cursor), more: cursor < events.newest() };
+    },
+    async *watchEvents({ filter, afterSequence }, { signal }) {
+      const matches = matcherOf(filter);
+      let cursor = afterSequence === undefined ? events.newest() : Number(afterSequence);
+      checkResumable(events, cursor);
+      const bookmark = () => ({ update: { case: "bookmark" as const, value: { sequence: BigInt(cursor) } } });
+      yield bookmark();
+      for await (const stored of followEvents(events, cursor, signal)) {
+        if (stored === undefined) {
+          yield bookmark();
+          continue;
+        }
+        cursor = stored.sequence;
+        const document = documentOf(stored);
+        if (matches(document)) yield { update: { case: "event" as const, value: eventOf(stored, document) } };
+      }
+    },
+  };
+}
+
+function matcherOf(filter: EventFilter | undefined): (document: EventDocument) => boolean {
+  const types = new Set(filter?.types ?? []);
+  const tenant = filter?.tenant ?? "";
+  const sandboxId = filter?.sandboxId ?? "";
+  return (document) => {
+    if (types.size > 0 && !types.has(EventType[document.type])) return false;
+    if (document.type === "HOST_CONDITION_CHANGED") return tenant === "" && sandboxId === "";
+    return (
+      (tenant === "" || document.sandbox.tenant === tenant) &&
+      (sandboxId === "" || document.sandbox.id === sandboxId)
+    );
+  };
+}

@@ -1,0 +1,80 @@
+// Who called what, how it ended, how long it took: a metric for every call, an audit line for every mutating one.
+// Never bodies: a request's environment and arguments may be secrets.
+
+import type { Interceptor } from "@connectrpc/connect";
+import { Code, ConnectError } from "@connectrpc/connect";
+import type { Logger } from "pino";
+import { callerKey } from "../caller.ts";
+import { reasonOf, shortened, statusName } from "../error-encoding.ts";
+import type { StreamEnd } from "../iterable.ts";
+import { observed } from "../iterable.ts";
+import { isReadOnly, methodName } from "../method.ts";
+import type { ApiMetrics } from "../ports.ts";
+
+const idMaxLength = 64;
+
+/** Outermost: sees every call that reaches the interceptors, and the error as the caller gets it. */
+export function createAccessInterceptor(log: Logger, metrics: ApiMetrics): Interceptor {
+  return (next) => async (request) => {
+    const begun = performance.now();
+    const method = methodName(request.method);
+    const audited = !isReadOnly(request.method);
+    function ended(end: StreamEnd, response?: unknown): void {
+      const durationMs = performance.now() - begun;
+      const { code, reason } = outcome(end);
+      metrics.callEnded(method, code, durationMs / 1000);
+      if (!audited && !log.isLevelEnabled("debug")) {
+        return;
+      }
+      const caller = request.contextValues.get(callerKey);
+      const sandboxId = idOf(request.stream ? undefined : request.message) ?? idOf(response);
+      const line = {
+        audit: audited,
+        method,
+        caller: caller?.identity,
+        role: caller?.role,
+        code,
+        ...(reason === undefined ? {} : { reason }),
+        ...(sandboxId === undefined ? {} : { sandbox_id: sandboxId }),
+        duration_ms: Math.round(durationMs * 1000) / 1000,
+      };
+      log[audited ? "info" : "debug"](line, "call");
+    }
+    try {
+      const response = await next(request);
+      if (response.stream) {
+        return { ...response, message: observed(response.message, (end) => ended(end)) };
+      }
+      ended({ kind: "done" }, response.message);
+      return response;
+    } catch (error) {
+      ended({ kind: "failed", error });
+      throw error;
+    }
+  };
+}
+
+function outcome(end: StreamEnd): { readonly code: string; readonly reason: string | undefined } {
+  switch (end.kind) {
+    case "done":
+      return { code: "ok", reason: undefined };
+    case "returned":
+      return { code: "canceled", reason: "CANCELED" };
+    case "failed": {
+      const error = ConnectError.from(end.error, Code.Internal);
+      return { code: statusName(error.code), reason: reasonOf(error) };
+    }
+  }
+}
+
+/** The sandbox that a message is about: its own `sandbox_id`, or that of the sandbox in it. */
+function idOf(message: unknown): string | undefined {
+  if (typeof message !== "object" || message === null) {
+    return undefined;
+  }
+  const { sandboxId, sandbox } = message as { readonly sandboxId?: unknown; readonly sandbox?: unknown };
+  if (typeof sandboxId === "string" && sandboxId !== "") {
+    return shortened(sandboxId, idMaxLength);
+  }
+  return sandbox === undefined ? undefined : idOf(sandbox);
+}

@@ -1,0 +1,161 @@
+// Between the contract's sandbox and the domain's: numbers for 64-bit integers, words for enums, milliseconds for times.
+
+import { create } from "@bufbuild/protobuf";
+import { type Duration, DurationSchema, type Timestamp, TimestampSchema } from "@bufbuild/protobuf/wkt";
+import type { BlockIo, Resources as ResourcesMessage } from "../../gen/sandboxd/v1/resources_pb.ts";
+import {
+  ActorKind,
+  NetworkMode,
+  type Sandbox,
+  SandboxSchema,
+  type SandboxSpec,
+  SandboxState,
+  TransitionReason,
+} from "../../gen/sandboxd/v1/sandbox_pb.ts";
+import type { SandboxFilter } from "../../gen/sandboxd/v1/sandbox_service_pb.ts";
+import type { Resources, SandboxRecord, State } from "../sandbox/record.ts";
+import type { SpecRequest } from "../sandbox/spec.ts";
+
+export function timestampOf(ms: number): Timestamp {
+  const seconds = Math.floor(ms / 1_000);
+  return create(TimestampSchema, {
+    seconds: BigInt(seconds),
+    nanos: Math.round((ms - seconds * 1_000) * 1e6),
+  });
+}
+
+export function durationOf(ms: number): Duration {
+  const seconds = Math.trunc(ms / 1_000);
+  return create(DurationSchema, {
+    seconds: BigInt(seconds),
+    nanos: Math.round((ms - seconds * 1_000) * 1e6),
+  });
+}
+
+export function millisecondsOf(duration: Duration): number {
+  return Number(duration.seconds) * 1_000 + Math.round(duration.nanos / 1e6);
+}
+
+/** The contract's sandbox. */
+export function sandboxOf(record: SandboxRecord): Sandbox {
+  const { spec, transition, exit } = record;
+  return create(SandboxSchema, {
+    sandboxId: record.id,
+    tenant: record.tenant,
+    generation: BigInt(record.generation),
+    createTime: timestampOf(record.createdAtMs),
+    spec: {
+      template: spec.template,
+      image: spec.image,
+      command: [...spec.command],
+      args: [...spec.args],
+      env: { ...spec.env },
+      workingDir: spec.workingDir,
+      labels: { ...spec.labels },
+      resources: resourcesOf(spec.resources),
+      networkMode: NetworkMode.NONE,
+      stopGrace: durationOf(spec.stopGraceMs),
+    },
+    status: {
+      state: stateNumber(record.state),
+      transition: {
+        ...(transition.from === undefined ? {} : { from: stateNumber(transition.from) }),
+        to: stateNumber(transition.to),
+        reason: TransitionReason[transition.reason],
+        message: transition.message,
+        actor: { kind: ActorKind[transition.actor.kind], identity: transition.actor.identity },
+        time: timestampOf(transition.timeMs),
+      },
+      ...(record.startedAtMs === undefined ? {} : { startTime: timestampOf(record.startedAtMs) }),
+      ...(exit === undefined
+        ? {}
+        : {
+            exit: {
+              code: exit.code,
+              signal: exit.signal,
+              oomKilled: exit.oomKilled,
+              oomKills: BigInt(exit.oomKills),
+              finishTime: timestampOf(exit.finishedAtMs),
+            },
+          }),
+      containerId: record.containerId,
+      imageId: record.imageId,
+      uid: BigInt(record.uid),
+    },
+  });
+}
+
+function stateNumber(state: State): SandboxState {
+  return SandboxState[state];
+}
+
+const ioNames = [
+  "readBytesPerSecond",
+  "writeBytesPerSecond",
+  "readOperationsPerSecond",
+  "writeOperationsPerSecond",
+] as const satisfies readonly (keyof BlockIo)[];
+
+const limitNames = [
+  "cpuMillis",
+  "cpuRequestMillis",
+  "memoryBytes",
+  "memoryRequestBytes",
+  "pids",
+  "openFiles",
+  "tmpfsBytes",
+  "tmpfsInodes",
+  "shmBytes",
+  "logBytes",
+] as const satisfies readonly (keyof ResourcesMessage)[];
+
+function resourcesOf(resources: Resources) {
+  const limits = Object.fromEntries(limitNames.map((name) => [name, BigInt(resources[name])]));
+  const io = ioNames.flatMap((name) => {
+    const rate = resources.blockIo?.[name];
+    return rate === undefined ? [] : [[name, BigInt(rate)] as const];
+  });
+  return { ...limits, ...(io.length === 0 ? {} : { blockIo: Object.fromEntries(io) }) };
+}
+
+/** The limits that a message sets. */
+export function askedResources(message: ResourcesMessage | undefined): Partial<Resources> {
+  if (message === undefined) return {};
+  const limits = limitNames.flatMap((name) => {
+    const value = message[name];
+    return value === undefined ? [] : [[name, Number(value)] as const];
+  });
+  const io = ioNames.flatMap((name) => {
+    const value = message.blockIo?.[name];
+    return value === undefined ? [] : [[name, Number(value)] as const];
+  });
+  return Object.fromEntries<unknown>(
+    io.length === 0 ? limits : [...limits, ["blockIo", Object.fromEntries(io)]],
+  );
+}
+
+/** What a caller's spec asks for. */
+export function specRequestOf(spec: SandboxSpec | undefined): SpecRequest {
+  return {
+    template: spec?.template ?? "",
+    image: spec?.image ?? "",
+    command: spec?.command ?? [],
+    args: spec?.args ?? [],
+    env: spec?.env ?? {},
+    workingDir: spec?.workingDir ?? "",
+    labels: spec?.labels ?? {},
+    resources: askedResources(spec?.resources),
+    ...(spec?.stopGrace === undefined ? {} : { stopGraceMs: millisecondsOf(spec.stopGrace) }),
+  };
+}
+
+/** Whether a sandbox is one of those asked for. */
+export function matcherOf(filter: SandboxFilter | undefined): (record: SandboxRecord) => boolean {
+  const tenant = filter?.tenant ?? "";
+  const labels = Object.entries(filter?.labels ?? {});
+  const states = new Set(filter?.states ?? []);
+  return (record) =>
+    (tenant === "" || record.tenant === tenant) &&
+    labels.every(([key, value]) => record.spec.labels[key] === value) &&
+    (states.size === 0 || states.has(stateNumber(record.state)));
+}

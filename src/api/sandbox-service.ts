@@ -1,0 +1,241 @@
+// SandboxService: decode, ask the domain, encode.
+
+import { createHash } from "node:crypto";
+import type { HandlerContext, ServiceImpl } from "@connectrpc/connect";
+import {
+  LogStream,
+  type SandboxFilter,
+  type SandboxService,
+  type UpdateSandboxRequest,
+} from "../../gen/sandboxd/v1/sandbox_service_pb.ts";
+import { invalidField, SandboxdError } from "../errors.ts";
+import type { Sampler } from "../monitor/sampler-loop.ts";
+import type { Manager, UpdateRequest } from "../sandbox/manager.ts";
+import type { Actor, Resources } from "../sandbox/record.ts";
+import type { Repository } from "../sandbox/repository.ts";
+import type { EventLog } from "../store/event-log.ts";
+import { callerKey } from "./caller.ts";
+import { documentOf } from "./event-codec.ts";
+import { checkResumable, followEvents } from "./event-feed.ts";
+import { askedResources, matcherOf, millisecondsOf, sandboxOf, specRequestOf } from "./sandbox-codec.ts";
+import { statsOf, summaryOf } from "./stats-codec.ts";
+
+export interface SandboxServiceOptions {
+  readonly manager: Manager;
+  readonly repository: Repository;
+  readonly events: EventLog;
+  readonly sampler: Sampler;
+}
+
+const defaultPage = 100;
+const defaultWindowMs = 60_000;
+
+export function createSandboxService({
+  manager,
+  repository,
+  events,
+  sampler,
+}: SandboxServiceOptions): ServiceImpl<typeof SandboxService> {
+  return {
+    async createSandbox({ sandboxId, tenant, spec, wait }, context) {
+      const request = { id: sandboxId, tenant, spec: specRequestOf(spec), wait: wait ?? true };
+      return { sandbox: sandboxOf(await manager.create({ ...request, ...asking(context) })) };
+    },
+    getSandbox: ({ sandboxId }) => ({ sandbox: sandboxOf(manager.get(sandboxId)) }),
+    listSandboxes({ filter, pageSize, pageToken }) {
+      const matches = matcherOf(filter);
+      const after = pageToken === "" ? "" : idOfToken(pageToken, filter);
+      const size = pageSize || defaultPage;
+      const found = repository.all().filter((record) => record.id > after && matches(record));
+      const page = found.slice(0, size);
+      const last = page.at(-1);
+      return {
+        sandboxes: page.map(sandboxOf),
+        nextPageToken: found.length > size && last !== undefined ? tokenOf(last.id, filter) : "",
+      };
+    },
+    async *watchSandboxes({ filter, afterSequence }, { signal }) {
+      const matches = matcherOf(filter);
+      const known = new Set<string>();
+      let cursor = afterSequence === undefined ? events.newest() : Number(afterSequence);
+      checkResumable(events, cursor);
+      if (afterSequence === undefined) {
+        // the list and the number are of one moment; what changes while it is told comes after the bookmark
+        for (const record of repository.all().filter(matches)) {
+          known.add(record.instance);
+          yield { update: { case: "existing" as const, value: sandboxOf(record) } };
+        }
+        yield bookmark(cursor);
+      }
+      for await (const stored of followEvents(events, cursor, signal)) {
+        if (stored === undefined) {
+          yield bookmark(cursor);
+          continue;
+        }
+        cursor = stored.sequence;
+        const document = documentOf(stored);
+        if (document.type === "HOST_CONDITION_CHANGED") continue;
+        const { sandbox } = document;
+        const isMatch = matches(sandbox);
+        // after a resume it is not known what matched before, so leaving is told for all
+        if (
+          !isMatch &&
+          !(
+            known.has(sandbox.instance) ||
+            (afterSequence !== undefined && isOfTenant(sandbox.tenant, filter))
+          )
+        )
+          continue;
+        if (isMatch) known.add(sandbox.instance);
+        else known.delete(sandbox.instance);
+        yield { update: { case: "changed" as const, value: sandboxOf(sandbox) }, sequence: BigInt(cursor) };
+      }
+    },
+    async updateSandbox(request, context) {
+      return { sandbox: sandboxOf(await manager.update({ ...changeOf(request), ...asking(context) })) };
+    },
+    async startSandbox({ sandboxId }, context) {
+      return { sandbox: sandboxOf(await manager.start(sandboxId, asking(context))) };
+    },
+    async stopSandbox({ sandboxId, grace }, context) {
+      const graceMs = grace === undefined ? {} : { graceMs: millisecondsOf(grace) };
+      return { sandbox: sandboxOf(await manager.stop(sandboxId, { ...asking(context), ...graceMs })) };
+    },
+    async deleteSandbox({ sandboxId }, context) {
+      await manager.delete(sandboxId, asking(context));
+      return {};
+    },
+    async *streamLogs({ sandboxId, follow, tailLines, since, stream }, { signal }) {
+      const chunks = manager.logs(sandboxId, {
+        follow,
+        signal,
+        ...(tailLines === undefined ? {} : { tailLines }),
+        ...(since === undefined
+          ? {}
+          : { sinceNanoseconds: since.seconds * 1_000_000_000n + BigInt(since.nanos) }),
+        ...(stream === LogStream.UNSPECIFIED
+          ? {}
+          : { stream: stream === LogStream.STDERR ? "stderr" : "stdout" }),
+      });
+      for await (const chunk of chunks) {
+        yield {
+          time: {
+            seconds: chunk.timeNanoseconds / 1_000_000_000n,
+            nanos: Number(chunk.timeNanoseconds % 1_000_000_000n),
+          },
+          stream: chunk.stream === "stderr" ? LogStream.STDERR : LogStream.STDOUT,
+          data: Uint8Array.from(chunk.data),
+        };
+      }
+    },
+    getSandboxStats({ sandboxId, window }) {
+      const record = manager.get(sandboxId);
+      sampler.sampleNow(sandboxId);
+      const history = sampler.history(sandboxId);
+      const latest = history?.latest();
+      if (history === undefined || latest === undefined) {
+        throw new SandboxdError(
+          "INVALID_STATE",
+          `sandbox "${sandboxId}" is ${record.state} and has no figures`,
+          {
+            hint: "figures are taken while it runs",
+            metadata: { state: record.state },
+          },
+        );
+      }
+      const windowMs = window === undefined ? defaultWindowMs : millisecondsOf(window);
+      const summary = history.summary(latest.monotonicMs - windowMs);
+      return {
+        stats: statsOf(sandboxId, latest, summary?.cpu.latestMillis ?? 0),
+        ...(summary === undefined ? {} : { summary: summaryOf(summary) }),
+      };
+    },
+  };
+}
+
+function asking(context: HandlerContext): { readonly actor: Actor; readonly signal: AbortSignal } {
+  const identity = context.values.get(callerKey)?.identity ?? "";
+  return { actor: { kind: "CALLER", identity }, signal: context.signal };
+}
+
+function bookmark(sequence: number) {
+  return {
+    update: { case: "bookmark" as const, value: { sequence: BigInt(sequence) } },
+    sequence: BigInt(sequence),
+  };
+}
+
+function isOfTenant(tenant: string, filter: SandboxFilter | undefined): boolean {
+  return (filter?.tenant ?? "") === "" || filter?.tenant === tenant;
+}
+
+/** A page token holds the last id told, and a mark of the filter that it belongs to. */
+function tokenOf(id: string, filter: SandboxFilter | undefined): string {
+  return Buffer.from(`${markOf(filter)}${id}`).toString("base64url");
+}
+
+const markLength = 12;
+
+function markOf(filter: SandboxFilter | undefined): string {
+  const labels = Object.entries(filter?.labels ?? {}).sort();
+  const canonical = JSON.stringify([filter?.tenant ?? "", labels, [...(filter?.states ?? [])].sort()]);
+  return createHash("sha256").update(canonical).digest("hex").slice(0, markLength);
+}
+
+function idOfToken(token: string, filter: SandboxFilter | undefined): string {
+  const text = Buffer.from(token, "base64url").toString("utf8");
+  if (text.startsWith(markOf(filter)) && /^[a-z0-9-]+$/.test(text.slice(markLength)))
+    return text.slice(markLength);
+  throw invalidField(
+    "page_token",
+    "is not a token of this host for this filter",
+    "start again without a page token",
+  );
+}
+
+const changeable = {
+  "resources.cpu_millis": "cpuMillis",
+  "resources.cpu_request_millis": "cpuRequestMillis",
+  "resources.memory_bytes": "memoryBytes",
+  "resources.memory_request_bytes": "memoryRequestBytes",
+  "resources.pids": "pids",
+} as const satisfies Record<string, keyof Resources>;
+
+/** What an update asks to change: the mask's fields, or those that are set. */
+function changeOf(request: UpdateSandboxRequest): Omit<UpdateRequest, "actor"> {
+  const asked = askedResources(request.resources);
+  const given = Object.entries(changeable).filter(([, key]) => asked[key] !== undefined);
+  const paths = request.updateMask?.paths ?? [
+    ...given.map(([path]) => path),
+    ...(Object.keys(request.labels).length > 0 ? ["labels"] : []),
+  ];
+  const resources: Record<string, number> = {};
+  for (const path of paths) {
+    if (path === "labels") continue;
+    const key = path in changeable ? changeable[path as keyof typeof changeable] : undefined;
+    if (key === undefined) {
+      throw invalidField(
+        "update_mask",
+        `"${path}" cannot change`,
+        `these can: labels, ${Object.keys(changeable).join(", ")}`,
+      );
+    }
+    const value = asked[key];
+    if (value === undefined) throw invalidField(path, "is in update_mask but not set");
+    resources[key] = value;
+  }
+  const fixed = Object.keys(asked).filter((key) => !Object.values<string>(changeable).includes(key));
+  if (request.updateMask === undefined && fixed.length > 0) {
+    throw invalidField(
+      `resources.${fixed[0]}`,
+      "cannot change after the creation",
+      `these can: ${Object.keys(changeable).join(", ")}`,
+    );
+  }
+  return {
+    id: request.sandboxId,
+    resources,
+    ...(paths.includes("labels") ? { labels: request.labels } : {}),
+    ...(request.generation === undefined ? {} : { generation: Number(request.generation) }),
+  };
+}

@@ -1,0 +1,79 @@
+// The newest figures of everything, kept as samples and turned into messages only when someone asks.
+
+import { create } from "@bufbuild/protobuf";
+import { type HostStats, type StatsBatch, StatsBatchSchema } from "../../gen/sandboxd/v1/stats_pb.ts";
+import type { Started } from "../engine/runtime.ts";
+import type { HostSample, HostSampler } from "../monitor/host-sampler.ts";
+import type { SandboxSample } from "../monitor/sample.ts";
+import type { Sampler } from "../monitor/sampler-loop.ts";
+import { increase } from "../monitor/window.ts";
+import type { Watch } from "../sandbox/reconciler.ts";
+import { hostStatsOf, statsOf } from "./stats-codec.ts";
+
+export interface StatsFeed {
+  /** What the reconciler tells of. */
+  readonly watch: Watch;
+  hostStats(): HostStats | undefined;
+  batch(): StatsBatch;
+  close(): void;
+}
+
+export interface StatsFeedOptions {
+  readonly sampler: Sampler;
+  readonly hostSampler: HostSampler;
+  /** A process in a sandbox was killed at the memory limit. */
+  readonly onOomKill: (id: string) => void;
+}
+
+interface Latest {
+  readonly sample: SandboxSample;
+  readonly cpuMillis: number;
+}
+
+export function createStatsFeed({ sampler, hostSampler, onOomKill }: StatsFeedOptions): StatsFeed {
+  const latest = new Map<string, Latest>();
+  let host: HostSample | undefined;
+
+  const unsubscribe = sampler.subscribe(({ samples }) => {
+    host = hostSampler.sample();
+    for (const [id, sample] of samples) {
+      const before = latest.get(id)?.sample;
+      latest.set(id, { sample, cpuMillis: before === undefined ? 0 : cpuMillisBetween(before, sample) });
+      if (before !== undefined && sample.memory.oomKills > before.memory.oomKills) onOomKill(id);
+    }
+  });
+
+  return {
+    watch: {
+      began(id, { container, cgroup }) {
+        const first = sampler.add(id, { cgroup: locationOf(cgroup), pid: container.pid, hasNetwork: false });
+        if (first === undefined) latest.delete(id);
+        else latest.set(id, { sample: first, cpuMillis: 0 });
+      },
+      ended(id) {
+        sampler.remove(id);
+        latest.delete(id);
+      },
+      oomKills: (id) => (sampler.sampleNow(id) ?? sampler.latest(id))?.memory.oomKills ?? 0,
+    },
+    hostStats: () => (host === undefined ? undefined : hostStatsOf(host)),
+    batch: () =>
+      create(StatsBatchSchema, {
+        ...(host === undefined ? {} : { host: hostStatsOf(host) }),
+        sandboxes: [...latest].map(([id, { sample, cpuMillis }]) => statsOf(id, sample, cpuMillis)),
+      }),
+    close: unsubscribe,
+  };
+}
+
+function cpuMillisBetween(before: SandboxSample, after: SandboxSample): number {
+  const elapsedMs = after.monotonicMs - before.monotonicMs;
+  // microseconds of CPU per millisecond are millicores
+  return elapsedMs <= 0 ? 0 : Math.round(increase(before.cpu.usageUsec, after.cpu.usageUsec) / elapsedMs);
+}
+
+function locationOf(cgroup: Started["cgroup"]) {
+  return cgroup.version === 2
+    ? ({ version: 2, path: cgroup.memory } as const)
+    : ({ version: 1, paths: cgroup } as const);
+}

@@ -1,0 +1,166 @@
+// The host as it is now: what it is, what is promised, and which conditions hold. Each change of a condition is an event.
+
+import type { EngineDescription } from "../engine/runtime.ts";
+import { SandboxdError } from "../errors.ts";
+import type { Inventory } from "../monitor/inventory.ts";
+import type { Log } from "../observe/log.ts";
+import { type Capacity, type Promised, promised } from "../sandbox/admission.ts";
+import type { EngineHealth, EngineProblem } from "../sandbox/engine-watch.ts";
+import type { HostFacts } from "../sandbox/plan.ts";
+import {
+  type ConditionFacts,
+  type ConditionType,
+  conditionTypes,
+  type EventDocument,
+  type Repository,
+} from "../sandbox/repository.ts";
+import type { Store } from "../store/store.ts";
+import { diskOf } from "./block-device.ts";
+import { possibleCpus } from "./capacity.ts";
+
+export interface HostOptions {
+  readonly hostId: string;
+  readonly bootId: string;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly cgroupParent: string;
+  readonly capacity: Capacity;
+  readonly store: Store;
+  readonly repository: Repository;
+  readonly log: Log;
+}
+
+export interface Host {
+  readonly hostId: string;
+  readonly bootId: string;
+  readonly epoch: string;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly capacity: Capacity;
+  promised(): Promised;
+  /** In the order of the contract. */
+  conditions(): readonly ConditionFacts[];
+  engine(): EngineDescription | undefined;
+  inventory(): Inventory | undefined;
+  /** Whether new sandboxes are accepted. */
+  accepting(): boolean;
+  /** Undefined while the engine was never reached. */
+  facts(): HostFacts | undefined;
+  /** @throws SandboxdError ENGINE_UNAVAILABLE naming the condition, or STATE_DISK_FULL. */
+  usable(): HostFacts;
+  engineIs(health: EngineHealth): void;
+  stateIsWritable(writable: boolean): void;
+  inventoryIs(inventory: Inventory): void;
+  /** Calls back when conditions, promises or facts changed. */
+  subscribe(listener: () => void): () => void;
+  close(): void;
+}
+
+export function createHost(options: HostOptions): Host {
+  const { store, repository, log } = options;
+  const startedMs = Date.now();
+  const conditions = new Map<ConditionType, ConditionFacts>(
+    conditionTypes.map((type) => [type, { type, active: false, message: "", hint: "", timeMs: startedMs }]),
+  );
+  const listeners = new Set<() => void>();
+  let engine: EngineDescription | undefined;
+  let facts: HostFacts | undefined;
+  let inventory: Inventory | undefined;
+  let wasReached = false;
+
+  const changed = () => {
+    for (const listener of listeners) listener();
+  };
+  const unsubscribe = repository.subscribe(changed);
+
+  function set(type: ConditionType, active: boolean, message: string, hint: string): void {
+    if (conditions.get(type)?.active === active) return;
+    const condition = { type, active, message, hint: active ? hint : "", timeMs: Date.now() };
+    conditions.set(type, condition);
+    log[active ? "warn" : "info"](
+      { condition: type, hint: condition.hint },
+      `host condition ${active ? "began" : "ended"}: ${message}`,
+    );
+    // while the state cannot be written, what is told is what is seen
+    if (type !== "STATE_UNWRITABLE" && conditions.get("STATE_UNWRITABLE")?.active !== true) {
+      const document = { type: "HOST_CONDITION_CHANGED", condition } satisfies EventDocument;
+      store.transact((transaction) => transaction.appendEvent(condition.timeMs, JSON.stringify(document)));
+    }
+    changed();
+  }
+
+  function factsOf(description: EngineDescription): HostFacts {
+    const isSystemd = description.cgroupDriver === "systemd";
+    const name = options.cgroupParent.replace(/^\//, "");
+    return {
+      hostId: options.hostId,
+      cgroupParent: isSystemd ? `${name.replaceAll("/", "-")}.slice` : `/${name}`,
+      cgroupVersion: description.cgroupVersion,
+      possibleCpus: possibleCpus(),
+      blockDevice: diskOf(description.dataRoot),
+    };
+  }
+
+  const engineProblems: readonly EngineProblem[] = [
+    "ENGINE_ABSENT",
+    "ENGINE_ACCESS_DENIED",
+    "ENGINE_TOO_OLD",
+    "ENGINE_UNRESPONSIVE",
+    "CGROUP_UNSUPPORTED",
+  ];
+  const activeProblem = () => engineProblems.map((type) => conditions.get(type)).find((one) => one?.active);
+  const isWritable = () => conditions.get("STATE_UNWRITABLE")?.active !== true;
+
+  return {
+    hostId: options.hostId,
+    bootId: options.bootId,
+    epoch: store.epoch,
+    labels: options.labels,
+    capacity: options.capacity,
+    promised: () => promised(repository.all()),
+    conditions: () => [...conditions.values()],
+    engine: () => engine,
+    inventory: () => inventory,
+    accepting: () => wasReached && activeProblem() === undefined && isWritable(),
+    facts: () => facts,
+    usable() {
+      const problem = activeProblem();
+      if (facts !== undefined && problem === undefined) return facts;
+      const what = problem === undefined ? "it was not reached yet" : `${problem.type}: ${problem.message}`;
+      throw new SandboxdError("ENGINE_UNAVAILABLE", `the engine cannot be used: ${what}`, {
+        hint: problem?.hint ?? "try again in a moment",
+        retryDelayMs: 2_000,
+        metadata: { condition: problem?.type ?? "" },
+      });
+    },
+    engineIs(health) {
+      for (const type of engineProblems) {
+        if (type !== health.problem) set(type, false, health.message, "");
+      }
+      if (health.problem !== undefined) set(health.problem, true, health.message, health.hint);
+      engine = health.engine ?? engine;
+      if (health.problem === undefined && health.engine !== undefined) {
+        facts = factsOf(health.engine);
+        if (!wasReached) {
+          wasReached = true;
+          changed();
+        }
+      }
+    },
+    stateIsWritable(writable) {
+      set(
+        "STATE_UNWRITABLE",
+        !writable,
+        writable ? "the state can be written" : "the state cannot be written",
+        "free space on the file system of the state directory",
+      );
+    },
+    inventoryIs(read) {
+      inventory = read;
+      changed();
+    },
+    subscribe(listener) {
+      listeners.add(listener);
+      return () => void listeners.delete(listener);
+    },
+    close: unsubscribe,
+  };
+}

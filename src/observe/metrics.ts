@@ -1,0 +1,129 @@
+// The catalogue of metrics: every name with its unit, labels and meaning, and the one object that counts them.
+// Names are an interface: they are never given another meaning.
+
+import { type Counter, createMetric, type Definition, type Gauge, type Histogram } from "./registry.ts";
+
+/** From a hundredth of a millisecond to a minute. */
+const callBuckets = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60];
+
+/** What happens on this machine within one tick of the event loop. */
+const tickBuckets = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1];
+
+export const catalogue = {
+  buildInfo: gauge("sandboxd_build_info", "Always 1; the labels say what runs.", ["version", "node"]),
+
+  calls: counter("sandboxd_calls_total", "Calls of the API that ended.", ["method", "code"]),
+  callDuration: histogram(
+    "sandboxd_call_duration_seconds",
+    "Time from a call's headers to its end.",
+    callBuckets,
+    ["method"],
+  ),
+  streamsOpen: gauge("sandboxd_streams_open", "Streaming calls that are open."),
+  connectionsRefused: counter("sandboxd_connections_refused_total", "Connections refused or cut, by why.", [
+    "why",
+  ]),
+
+  engineCalls: counter("sandboxd_engine_calls_total", "Calls of the engine that ended.", ["verb", "outcome"]),
+  engineCallDuration: histogram(
+    "sandboxd_engine_call_duration_seconds",
+    "Time that the engine took.",
+    callBuckets,
+    ["verb"],
+  ),
+
+  sandboxes: gauge("sandboxd_sandboxes", "Sandboxes by state.", ["state"]),
+  transitions: counter("sandboxd_transitions_total", "Changes of state.", ["to", "reason"]),
+  capacityCpu: gauge("sandboxd_cpu_millis", "CPU: capacity, allocatable, allocated, limits. Millicores.", [
+    "kind",
+  ]),
+  capacityMemory: gauge("sandboxd_memory_bytes", "Memory: capacity, allocatable, allocated, limits.", [
+    "kind",
+  ]),
+  capacityPids: gauge("sandboxd_pids", "Process ids: capacity, allocatable, allocated, limits.", ["kind"]),
+
+  eventsWritten: counter("sandboxd_events_written_total", "Events written to the log."),
+  storeWriteDuration: histogram("sandboxd_store_write_duration_seconds", "Time of one commit.", tickBuckets),
+
+  uplinkConnected: gauge("sandboxd_uplink_connected", "1 while a session with a scheduler is up."),
+  uplinkSessions: counter("sandboxd_uplink_sessions_total", "Sessions that ended, by why.", ["why"]),
+  uplinkStatsDropped: counter(
+    "sandboxd_uplink_stats_dropped_total",
+    "Batches of statistics dropped as too late.",
+  ),
+  uplinkEventsUnacked: gauge(
+    "sandboxd_uplink_events_unacked",
+    "Events that the scheduler has not acknowledged.",
+  ),
+
+  samplerTickDuration: histogram(
+    "sandboxd_sampler_tick_duration_seconds",
+    "Time of one sampling.",
+    tickBuckets,
+  ),
+  samplerTicksSkipped: counter(
+    "sandboxd_sampler_ticks_skipped_total",
+    "Samplings left out because of lateness.",
+  ),
+
+  residentMemory: gauge("process_resident_memory_bytes", "Resident memory of the daemon."),
+  openFiles: gauge("process_open_fds", "Open file descriptors of the daemon."),
+  startTime: gauge("process_start_time_seconds", "Start of the daemon, Unix time."),
+  cpuTime: counter("process_cpu_seconds_total", "User and system CPU time of the daemon."),
+  eventLoopDelay: gauge(
+    "sandboxd_event_loop_delay_seconds",
+    "How late the event loop was since the last reading: median, 99th percentile, greatest.",
+    ["quantile"],
+  ),
+} as const;
+
+type Instrument<D> =
+  D extends Definition<infer L>
+    ? D["type"] extends "counter"
+      ? Counter<L>
+      : D["type"] extends "gauge"
+        ? Gauge<L>
+        : Histogram<L>
+    : never;
+
+/** One instrument for each entry of the catalogue. */
+export type Metrics = { readonly [K in keyof typeof catalogue]: Instrument<(typeof catalogue)[K]> };
+
+/** All metrics, and their text. Two registries share nothing. */
+export interface MetricsRegistry {
+  readonly metrics: Metrics;
+  /** Calls this before each rendering, for what is cheaper to look at than to follow. Must not throw. */
+  onRender(collect: () => void): void;
+  render(): string;
+}
+
+export function createMetrics(): MetricsRegistry {
+  const made = Object.entries(catalogue).map(([key, one]) => [key, createMetric<string>(one)] as const);
+  const collectors: (() => void)[] = [];
+  return {
+    // an instrument can do all that its kind in the catalogue may
+    metrics: Object.fromEntries(made) as unknown as Metrics,
+    onRender: (collect) => void collectors.push(collect),
+    render() {
+      for (const collect of collectors) collect();
+      return made.map(([, metric]) => metric.render()).join("");
+    },
+  };
+}
+
+function counter<const L extends string = never>(name: string, help: string, labels: readonly L[] = []) {
+  return { type: "counter", name, help, labels } as const;
+}
+
+function gauge<const L extends string = never>(name: string, help: string, labels: readonly L[] = []) {
+  return { type: "gauge", name, help, labels } as const;
+}
+
+function histogram<const L extends string = never>(
+  name: string,
+  help: string,
+  buckets: readonly number[],
+  labels: readonly L[] = [],
+) {
+  return { type: "histogram", name, help, labels, buckets } as const;
+}

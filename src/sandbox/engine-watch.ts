@@ -1,0 +1,242 @@
+// Keeps the daemon and the engine of one mind: finds out whether the engine can be used, lists it on every connection and
+// every period, adopts what is known, rebuilds what was lost, and removes what is certainly left over. Events only wake.
+
+import { setTimeout as sleep } from "node:timers/promises";
+import type { ContainerSummary, EngineDescription, Runtime } from "../engine/runtime.ts";
+import { messageOf, SandboxdError } from "../errors.ts";
+import type { Log } from "../observe/log.ts";
+import type { Store } from "../store/store.ts";
+import { hostSelector, type LabelCodec } from "./labels.ts";
+import type { Reconciler } from "./reconciler.ts";
+import { actors, type SandboxRecord } from "./record.ts";
+import type { Repository } from "./repository.ts";
+
+/** Why the engine cannot be used; mirrors `sandboxd.v1.HostConditionType`. */
+export type EngineProblem =
+  | "ENGINE_ABSENT"
+  | "ENGINE_ACCESS_DENIED"
+  | "ENGINE_TOO_OLD"
+  | "ENGINE_UNRESPONSIVE"
+  | "CGROUP_UNSUPPORTED";
+
+export interface EngineHealth {
+  readonly problem: EngineProblem | undefined;
+  readonly message: string;
+  readonly hint: string;
+  /** As last described; kept while it cannot be reached. */
+  readonly engine: EngineDescription | undefined;
+}
+
+export interface EngineWatchOptions {
+  readonly runtime: Runtime;
+  readonly repository: Repository;
+  readonly reconciler: Reconciler;
+  readonly store: Pick<Store, "isTombstone">;
+  readonly labels: LabelCodec;
+  readonly hostId: string;
+  readonly relistPeriodMs: number;
+  readonly orphanGraceMs: number;
+  readonly onHealth: (health: EngineHealth) => void;
+  readonly log: Log;
+}
+
+export interface EngineWatch {
+  /** Resolves after the first attempt to reach the engine and, if that succeeded, the first list. */
+  start(): Promise<void>;
+  close(): Promise<void>;
+}
+
+const leastApi = "1.41";
+const retryMs = 1_000;
+
+export function createEngineWatch(options: EngineWatchOptions): EngineWatch {
+  const { runtime, repository, reconciler, labels, log } = options;
+  const selector = hostSelector(options.hostId);
+  const closing = new AbortController();
+  const { signal } = closing;
+  /** When an orphan was first seen, by a clock that never jumps. */
+  const orphans = new Map<string, number>();
+  let engine: EngineDescription | undefined;
+  let loops: Promise<unknown> = Promise.resolve();
+
+  /** One attempt: true if the engine can be used and what it has was compared with what is known. */
+  async function look(): Promise<boolean> {
+    try {
+      engine = await runtime.describe({ signal });
+      const health = assess(engine);
+      if (health.problem === undefined) await relist();
+      options.onHealth(health);
+      return health.problem === undefined;
+    } catch (error) {
+      if (!signal.aborted) options.onHealth(healthOfFailure(error, engine));
+      return false;
+    }
+  }
+
+  async function relist(): Promise<void> {
+    const containers = await runtime.list(selector, { signal });
+    const seen = new Map<string, ContainerSummary>();
+    for (const container of containers) {
+      const identity = labels.decode(container.labels);
+      if (identity === undefined) {
+        log.warn(
+          { container: container.id },
+          "container carries this host's label without its signature; left alone",
+        );
+        continue;
+      }
+      const record = repository.get(identity.id);
+      if (record?.instance === identity.instance) {
+        seen.set(identity.id, container);
+        orphans.delete(container.id);
+      } else if (record === undefined && !options.store.isTombstone(identity.instance)) {
+        await rebuild(container.id);
+      } else {
+        await removeOrphan(container.id, identity.id);
+      }
+    }
+    for (const record of repository.all()) {
+      if (differs(record, seen.get(record.id))) reconciler.kick(record.id);
+    }
+  }
+
+  /** The state was lost, or is older than the container: what the container carries is the truth. */
+  async function rebuild(containerId: string): Promise<void> {
+    const container = await runtime.inspect(containerId, { signal });
+    const identity = container === undefined ? undefined : labels.decode(container.labels);
+    if (container === undefined || identity === undefined) return;
+    const timeMs = Date.now();
+    const message = "rebuilt from its container's labels; the daemon's state did not know it";
+    const { cpuMillis, memoryBytes, pids } = container.limits;
+    const resources = { ...identity.spec.resources, cpuMillis, memoryBytes, pids };
+    const record: SandboxRecord = {
+      ...identity,
+      spec: { ...identity.spec, resources },
+      generation: 1,
+      wanted: container.state === "running" || container.state === "paused" ? "RUNNING" : "STOPPED",
+      state: "CREATING",
+      transition: {
+        from: undefined,
+        to: "CREATING",
+        reason: "ADOPTED",
+        message,
+        actor: actors.policy,
+        timeMs,
+      },
+      stopGraceMs: identity.spec.stopGraceMs,
+      containerId,
+      endedRun: "",
+      bootId: "",
+    };
+    repository.insert((transaction) => {
+      transaction.claimUid(record.tenant, record.uid);
+      return record;
+    });
+    log.warn({ sandbox: record.id, container: containerId }, "sandbox rebuilt from its labels");
+    reconciler.kick(record.id);
+  }
+
+  async function removeOrphan(containerId: string, sandbox: string): Promise<void> {
+    const since = orphans.get(containerId) ?? performance.now();
+    orphans.set(containerId, since);
+    if (performance.now() - since < options.orphanGraceMs) return;
+    log.warn({ container: containerId, sandbox }, "removing the left-over container of a deleted sandbox");
+    await runtime.remove(containerId, { signal });
+    orphans.delete(containerId);
+  }
+
+  /** Listens, and looks whenever the connection was made anew. */
+  async function followEvents(): Promise<void> {
+    while (!signal.aborted) {
+      try {
+        for await (const event of runtime.events(selector, { signal, onOpen: () => void look() }))
+          reconciler.noticed(event);
+      } catch (error) {
+        if (signal.aborted) return;
+        log.debug({ err: messageOf(error) }, "engine event stream ended");
+        await look();
+      }
+      await sleep(retryMs, undefined, { signal }).catch(() => undefined);
+    }
+  }
+
+  async function relistPeriodically(): Promise<void> {
+    let usable = true;
+    while (!signal.aborted) {
+      await sleep(usable ? options.relistPeriodMs : retryMs, undefined, { signal }).catch(() => undefined);
+      if (!signal.aborted) usable = await look();
+    }
+  }
+
+  return {
+    async start() {
+      await look();
+      loops = Promise.all([followEvents(), relistPeriodically()]);
+    },
+    async close() {
+      closing.abort();
+      await loops;
+    },
+  };
+}
+
+/** Whether the list shows something else than the record says; then it is worth an inspect. */
+function differs(record: SandboxRecord, seen: ContainerSummary | undefined): boolean {
+  switch (record.state) {
+    case "RUNNING":
+      return seen?.state !== "running" || record.wanted !== "RUNNING";
+    case "PAUSED":
+      return seen?.state !== "paused" || record.wanted !== "RUNNING";
+    case "STOPPED":
+    case "FAILED":
+      return seen?.state === "running" || seen?.state === "paused" || record.wanted !== "STOPPED";
+    default:
+      return true;
+  }
+}
+
+function assess(engine: EngineDescription): EngineHealth {
+  const [major = 0, minor = 0] = engine.apiVersion.split(".").map(Number);
+  const [leastMajor = 0, leastMinor = 0] = leastApi.split(".").map(Number);
+  if (major < leastMajor || (major === leastMajor && minor < leastMinor)) {
+    const message = `the engine speaks API ${engine.apiVersion}; ${leastApi} is the least that is needed`;
+    return { problem: "ENGINE_TOO_OLD", message, hint: "install Docker Engine 20.10 or newer", engine };
+  }
+  if (engine.cgroupDriver !== "cgroupfs" && engine.cgroupDriver !== "systemd") {
+    const message = `the engine's cgroup driver is "${engine.cgroupDriver}"; limits cannot be enforced under it`;
+    return {
+      problem: "CGROUP_UNSUPPORTED",
+      message,
+      hint: "set native.cgroupdriver to systemd or cgroupfs in daemon.json",
+      engine,
+    };
+  }
+  return { problem: undefined, message: "the engine answers", hint: "", engine };
+}
+
+function healthOfFailure(error: unknown, engine: EngineDescription | undefined): EngineHealth {
+  const message = messageOf(error);
+  const cause = error instanceof SandboxdError ? error.details.cause : error;
+  const code = cause instanceof Error && "code" in cause ? cause.code : undefined;
+  if (code === "EACCES" || code === "EPERM") {
+    return {
+      problem: "ENGINE_ACCESS_DENIED",
+      message,
+      hint: "let the daemon's user open the engine's socket",
+      engine,
+    };
+  }
+  // an engine that speaks nothing as new as 1.41 answers so
+  if (/client version .* is too new|API version/i.test(message)) {
+    return { problem: "ENGINE_TOO_OLD", message, hint: "install Docker Engine 20.10 or newer", engine };
+  }
+  if (error instanceof SandboxdError && error.reason === "ENGINE_TIMEOUT") {
+    return {
+      problem: "ENGINE_UNRESPONSIVE",
+      message,
+      hint: "see the engine's log (journalctl -u docker)",
+      engine,
+    };
+  }
+  return { problem: "ENGINE_ABSENT", message, hint: "start the engine, or set [engine] socket", engine };
+}

@@ -1,0 +1,340 @@
+// What callers can do to sandboxes: each verb checks, changes what is wanted in one transaction, wakes the reconciler, and
+// waits for what comes of it.
+
+import { randomBytes, randomUUID } from "node:crypto";
+import type { Config } from "../config/config.ts";
+import type { LogChunk, LogOptions, Runtime } from "../engine/runtime.ts";
+import { type Reason, SandboxdError } from "../errors.ts";
+import { admit, type Capacity, promised } from "./admission.ts";
+import { checkImage } from "./image-policy.ts";
+import { containerName, type HostFacts, liveLimits } from "./plan.ts";
+import { moved, type Reconciler } from "./reconciler.ts";
+import {
+  type Actor,
+  isSettled,
+  type Resources,
+  type SandboxRecord,
+  type TransitionReason,
+} from "./record.ts";
+import type { Repository } from "./repository.ts";
+import { changedResources, checkLabels, effectiveSpec, hashOfRequest, type SpecRequest } from "./spec.ts";
+
+interface Asking {
+  readonly actor: Actor;
+  /** Aborting ends the waiting; what was accepted goes on. */
+  readonly signal?: AbortSignal;
+}
+
+export interface CreateRequest extends Asking {
+  /** Empty: one is made. */
+  readonly id: string;
+  readonly tenant: string;
+  readonly spec: SpecRequest;
+  readonly wait: boolean;
+}
+
+export interface UpdateRequest extends Asking {
+  readonly id: string;
+  readonly resources: Partial<Resources>;
+  readonly labels?: Readonly<Record<string, string>>;
+  readonly generation?: number;
+}
+
+export interface Manager {
+  create(request: CreateRequest): Promise<SandboxRecord>;
+  get(id: string): SandboxRecord;
+  start(id: string, asking: Asking): Promise<SandboxRecord>;
+  stop(id: string, asking: Asking & { readonly graceMs?: number }): Promise<SandboxRecord>;
+  delete(id: string, asking: Asking): Promise<void>;
+  update(request: UpdateRequest): Promise<SandboxRecord>;
+  logs(id: string, options: LogOptions): AsyncIterable<LogChunk>;
+}
+
+export interface ManagerOptions {
+  readonly repository: Repository;
+  readonly reconciler: Reconciler;
+  readonly runtime: Runtime;
+  readonly config: Config;
+  readonly capacity: Capacity;
+  /** @throws SandboxdError ENGINE_UNAVAILABLE while the engine cannot be used. */
+  readonly host: () => HostFacts;
+}
+
+export function createManager({
+  repository,
+  reconciler,
+  runtime,
+  config,
+  capacity,
+  host,
+}: ManagerOptions): Manager {
+  const images = [
+    ...config.images.allow,
+    ...Object.values(config.templates).flatMap((one) => one.image ?? []),
+  ];
+
+  function get(id: string): SandboxRecord {
+    const record = repository.get(id);
+    if (record !== undefined) return record;
+    throw new SandboxdError("SANDBOX_NOT_FOUND", `there is no sandbox "${id}"`, {
+      metadata: { sandbox_id: id },
+    });
+  }
+
+  /** Waits for the sandbox to come to rest; says the failure of a start that began with the call. */
+  async function rested(
+    id: string,
+    instance: string,
+    signal: AbortSignal | undefined,
+  ): Promise<SandboxRecord> {
+    const record = await repository.until(id, (now) => now?.instance !== instance || isSettled(now), signal);
+    if (record?.instance !== instance) {
+      throw new SandboxdError("SANDBOX_NOT_FOUND", `sandbox "${id}" was deleted meanwhile`);
+    }
+    return record;
+  }
+
+  async function started(
+    id: string,
+    instance: string,
+    signal: AbortSignal | undefined,
+  ): Promise<SandboxRecord> {
+    const record = await rested(id, instance, signal);
+    const reason = record.state === "FAILED" ? startFailures[record.transition.reason] : undefined;
+    if (reason === undefined) return record;
+    throw new SandboxdError(reason, `sandbox "${id}" could not start: ${record.transition.message}`, {
+      hint: "the sandbox is kept as FAILED; delete it, or mend the cause and start it",
+      metadata: { sandbox_id: id },
+    });
+  }
+
+  function checkBlockIo(resources: Resources): void {
+    if (resources.blockIo === undefined || host().blockDevice !== undefined) return;
+    throw new SandboxdError(
+      "LIMIT_UNENFORCEABLE",
+      "spec.resources.block_io: the engine's data is on no disk that can be throttled",
+      {
+        hint: "ask without block_io, or move the engine's data-root to a plain disk",
+      },
+    );
+  }
+
+  function checkGeneration(record: SandboxRecord, generation: number | undefined): void {
+    if (generation === undefined || generation === record.generation) return;
+    throw new SandboxdError(
+      "GENERATION_MISMATCH",
+      `sandbox "${record.id}" has generation ${record.generation}, not ${generation}`,
+      {
+        hint: "get it again and decide anew",
+        metadata: { generation: String(record.generation) },
+      },
+    );
+  }
+
+  function refuseIfGoing(record: SandboxRecord): void {
+    if (record.wanted !== "DELETED") return;
+    throw new SandboxdError("INVALID_STATE", `sandbox "${record.id}" is being deleted`, {
+      metadata: { state: record.state },
+    });
+  }
+
+  return {
+    get,
+    async create({ id: asked, tenant, spec: request, wait, actor, signal }) {
+      const requestHash = hashOfRequest(tenant, request);
+      const existing = asked === "" ? undefined : repository.get(asked);
+      if (existing !== undefined) {
+        if (
+          existing.tenant !== tenant ||
+          existing.requestHash !== requestHash ||
+          existing.wanted === "DELETED"
+        ) {
+          throw new SandboxdError(
+            "SANDBOX_ALREADY_EXISTS",
+            `sandbox_id "${asked}" is in use by another request`,
+            {
+              hint: "use another id, or delete that sandbox first",
+              metadata: { sandbox_id: asked },
+            },
+          );
+        }
+        return wait ? rested(asked, existing.instance, signal) : existing;
+      }
+      const spec = effectiveSpec(request, config);
+      checkImage(spec.image, images);
+      host();
+      checkBlockIo(spec.resources);
+      admit(spec.resources, promised(repository.all()), capacity);
+      const id = asked || `sb-${randomBytes(8).toString("hex")}`;
+      const timeMs = Date.now();
+      const record = repository.insert((transaction) => {
+        const uid = transaction.uidOf(tenant, config.tenants.uidRange);
+        if (uid === undefined) {
+          throw new SandboxdError(
+            "HOST_CAPACITY_EXCEEDED",
+            `tenant "${tenant}" is new, and [tenants] uid_range is used up`,
+            {
+              hint: "widen uid_range",
+            },
+          );
+        }
+        return {
+          id,
+          instance: randomUUID(),
+          tenant,
+          uid,
+          spec,
+          requestHash,
+          generation: 1,
+          createdAtMs: timeMs,
+          wanted: "RUNNING",
+          state: "PENDING",
+          transition: {
+            from: undefined,
+            to: "PENDING",
+            reason: "REQUESTED",
+            message: "accepted",
+            actor,
+            timeMs,
+          },
+          stopGraceMs: spec.stopGraceMs,
+          containerId: "",
+          imageId: "",
+          imageVolumes: [],
+          endedRun: "",
+          bootId: "",
+        };
+      });
+      reconciler.kick(id, { fresh: true });
+      return wait ? started(id, record.instance, signal) : record;
+    },
+
+    async start(id, { actor, signal }) {
+      const record = get(id);
+      refuseIfGoing(record);
+      if (record.wanted === "RUNNING") return rested(id, record.instance, signal);
+      host();
+      if (!isSettled(record)) await rested(id, record.instance, signal);
+      const current = get(id);
+      refuseIfGoing(current);
+      if (current.wanted === "RUNNING") return rested(id, current.instance, signal);
+      admit(current.spec.resources, promised(repository.all(), id), capacity);
+      const pending = moved(current, {
+        state: "PENDING",
+        reason: "REQUESTED",
+        message: "asked to start",
+        actor,
+        wanted: "RUNNING",
+      });
+      repository.put({ ...pending, generation: current.generation + 1 }, "SANDBOX_STATE_CHANGED");
+      reconciler.kick(id);
+      return started(id, current.instance, signal);
+    },
+
+    async stop(id, { actor, graceMs, signal }) {
+      const record = get(id);
+      refuseIfGoing(record);
+      if (record.wanted === "RUNNING") {
+        const stopping = moved(record, {
+          state: "STOPPING",
+          reason: "REQUESTED",
+          message: "asked to stop",
+          actor,
+          wanted: "STOPPED",
+        });
+        repository.put(
+          { ...stopping, generation: record.generation + 1, stopGraceMs: graceMs ?? record.spec.stopGraceMs },
+          "SANDBOX_STATE_CHANGED",
+        );
+        reconciler.kick(id);
+      }
+      return rested(id, record.instance, signal);
+    },
+
+    async delete(id, { actor, signal }) {
+      const record = repository.get(id);
+      if (record === undefined) return;
+      if (record.wanted !== "DELETED") {
+        const deleting = moved(record, {
+          state: "DELETING",
+          reason: "REQUESTED",
+          message: "asked to delete",
+          actor,
+          wanted: "DELETED",
+        });
+        repository.put({ ...deleting, generation: record.generation + 1 }, "SANDBOX_STATE_CHANGED");
+        reconciler.kick(id);
+      }
+      await repository.until(id, (now) => now?.instance !== record.instance, signal);
+    },
+
+    async update({ id, resources: change, labels, generation, signal }) {
+      get(id);
+      if (labels !== undefined) checkLabels(labels, "labels");
+      return reconciler.between(id, async () => {
+        const record = get(id);
+        refuseIfGoing(record);
+        checkGeneration(record, generation);
+        const resources = changedResources(record.spec.resources, change, config);
+        if (record.wanted === "RUNNING") admit(resources, promised(repository.all(), id), capacity);
+        if (Object.keys(change).length > 0) {
+          const container = await runtime.inspect(
+            containerName(host().hostId, id),
+            signal === undefined ? {} : { signal },
+          );
+          if (container !== undefined) await runtime.update(container, liveLimits(resources));
+        }
+        // between steps of its own queue only the wanted state can have changed meanwhile
+        const now = get(id);
+        const spec = { ...now.spec, resources, labels: labels ?? now.spec.labels };
+        const next = { ...now, spec, generation: now.generation + 1 };
+        repository.put(next, "SANDBOX_UPDATED");
+        return next;
+      });
+    },
+
+    async *logs(id, options) {
+      const record = get(id);
+      const { signal } = options;
+      let sinceNanoseconds = options.sinceNanoseconds;
+      let tailLines = options.tailLines;
+      for (;;) {
+        const now = repository.get(id);
+        if (now?.instance !== record.instance) return;
+        const container = await runtime.inspect(containerName(host().hostId, id));
+        if (container !== undefined) {
+          const wanted: LogOptions = {
+            ...options,
+            ...(sinceNanoseconds === undefined ? {} : { sinceNanoseconds }),
+            ...(tailLines === undefined ? {} : { tailLines }),
+          };
+          for await (const chunk of runtime.logs(container.id, wanted)) {
+            sinceNanoseconds = chunk.timeNanoseconds + 1n;
+            yield chunk;
+          }
+          tailLines = undefined;
+        }
+        if (!options.follow || signal?.aborted) return;
+        const seen = now.transition.timeMs;
+        await repository.until(
+          id,
+          (next) =>
+            next?.instance !== record.instance ||
+            (next.transition.timeMs !== seen && next.state === "RUNNING"),
+          signal,
+        );
+      }
+    },
+  };
+}
+
+/** Of a start's failures, the error that the caller of that start gets. */
+const startFailures: Partial<Record<TransitionReason, Reason>> = {
+  IMAGE_UNAVAILABLE: "IMAGE_UNAVAILABLE",
+  IMAGE_UNSUPPORTED: "IMAGE_UNSUPPORTED",
+  COMMAND_UNUSABLE: "COMMAND_UNUSABLE",
+  HARDENING_MISMATCH: "HARDENING_MISMATCH",
+  LIMIT_UNENFORCED: "LIMIT_UNENFORCEABLE",
+  START_FAILED: "ENGINE_FAILED",
+  ENGINE_UNAVAILABLE: "ENGINE_UNAVAILABLE",
+};

@@ -1,0 +1,71 @@
+// From a sandbox's record to the plan of its container.
+
+import { type ContainerPlan, defaultProcessesPerUser } from "../engine/container-plan.ts";
+import type { LiveLimits } from "../engine/runtime.ts";
+import { type LabelCodec, labelPrefix } from "./labels.ts";
+import type { Resources, SandboxRecord } from "./record.ts";
+
+/** What a plan takes from the host. */
+export interface HostFacts {
+  readonly hostId: string;
+  readonly cgroupParent: string;
+  readonly cgroupVersion: 1 | 2;
+  readonly possibleCpus: number;
+  /** The disk that holds the engine's data; undefined if none can be throttled. */
+  readonly blockDevice: string | undefined;
+}
+
+/** The name is a function of host and id, so the engine itself is the lock against a second container. */
+export function containerName(hostId: string, id: string): string {
+  return `sandboxd-${hostId.slice(0, 32)}-${id}`;
+}
+
+export function planOf(record: SandboxRecord, host: HostFacts, labels: LabelCodec): ContainerPlan {
+  const { spec } = record;
+  const { resources } = spec;
+  return {
+    name: containerName(host.hostId, record.id),
+    imageId: record.imageId,
+    ...(spec.command.length === 0 ? {} : { entrypoint: spec.command }),
+    ...(spec.args.length === 0 ? {} : { args: spec.args }),
+    env: spec.env,
+    workingDir: spec.workingDir,
+    labels: labels.encode(record),
+    labelPrefix,
+    uid: record.uid,
+    gid: record.uid,
+    hostname: record.id,
+    cgroupParent: host.cgroupParent,
+    stopSignal: "SIGTERM",
+    stopGraceSeconds: Math.ceil(spec.stopGraceMs / 1_000),
+    limits: {
+      ...liveLimits(resources),
+      openFiles: resources.openFiles,
+      processesPerUser: defaultProcessesPerUser,
+      tmpfsBytes: resources.tmpfsBytes,
+      tmpfsInodes: resources.tmpfsInodes,
+      shmBytes: resources.shmBytes,
+      logBytes: resources.logBytes,
+      ...(resources.blockIo === undefined || host.blockDevice === undefined
+        ? {}
+        : { blockIo: { device: host.blockDevice, ...resources.blockIo } }),
+    },
+    imageVolumes: record.imageVolumes,
+    network: { mode: "none" },
+    engine: { cgroupVersion: host.cgroupVersion, possibleCpus: host.possibleCpus },
+  };
+}
+
+const leastShares = 2;
+const mostShares = 262_144;
+
+/** The limits that can change live. A request of one CPU weighs 1024 shares, as everywhere. */
+export function liveLimits(resources: Resources): LiveLimits {
+  const shares = Math.round((resources.cpuRequestMillis * 1_024) / 1_000);
+  return {
+    cpuMillis: resources.cpuMillis,
+    cpuWeight: Math.min(mostShares, Math.max(leastShares, shares)),
+    memoryBytes: resources.memoryBytes,
+    pids: resources.pids,
+  };
+}

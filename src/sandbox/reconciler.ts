@@ -1,0 +1,329 @@
+// Brings each sandbox from what is seen to what is wanted: asks decide() for one step, does it, records it, and goes on
+// until there is nothing to do. One serial queue per sandbox.
+
+import type { EngineEvent, Runtime, Started } from "../engine/runtime.ts";
+import { messageOf, type Reason, SandboxdError } from "../errors.ts";
+import type { Log } from "../observe/log.ts";
+import { type Action, decide, failed, type Observed, type Settlement } from "./decide.ts";
+import type { LabelCodec } from "./labels.ts";
+import { containerName, type HostFacts, planOf } from "./plan.ts";
+import { createQueues, createSlots } from "./queue.ts";
+import { actors, type SandboxRecord, type State, type TransitionReason } from "./record.ts";
+import type { Repository } from "./repository.ts";
+
+/** Who samples running sandboxes. */
+export interface Watch {
+  /** The sandbox runs. */
+  began(id: string, started: Started): void;
+  /** It runs no more, or is gone. */
+  ended(id: string): void;
+  /** Out-of-memory kills counted in its cgroup since its start. */
+  oomKills(id: string): number;
+}
+
+export interface ReconcilerOptions {
+  readonly runtime: Runtime;
+  readonly repository: Repository;
+  readonly labels: LabelCodec;
+  /** Undefined while the engine was never reached. */
+  readonly host: () => HostFacts | undefined;
+  readonly bootId: string;
+  readonly watch: Watch;
+  readonly pullImages: boolean;
+  readonly concurrentStarts: number;
+  readonly log: Log;
+}
+
+export interface Reconciler {
+  /** Looks at the sandbox and does what is to do. `fresh`: it was just accepted, so it has no container yet. */
+  kick(id: string, options?: { readonly fresh?: boolean }): void;
+  /** Does `job` between two steps of the sandbox. */
+  between<T>(id: string, job: () => Promise<T>): Promise<T>;
+  /** An engine event of a container of ours. */
+  noticed(event: EngineEvent): void;
+  /** Resolves when nothing is going on. */
+  idle(): Promise<void>;
+  close(): void;
+}
+
+/** A step that decides nothing new this often in a row is a defect, not work. */
+const mostSteps = 20;
+const retryDelayMs = 2_000;
+
+export function createReconciler(options: ReconcilerOptions): Reconciler {
+  const { runtime, repository, labels, bootId, watch, log } = options;
+  const queues = createQueues();
+  const slots = createSlots(options.concurrentStarts);
+  const kicked = new Set<string>();
+  const retries = new Map<string, NodeJS.Timeout>();
+  /** Containers that this daemon is sending a signal to, and those that someone else sent one. */
+  const ours = new Set<string>();
+  const touched = new Set<string>();
+  let closed = false;
+
+  function kick(id: string, { fresh = false } = {}): void {
+    if (closed || (kicked.has(id) && !fresh)) return;
+    kicked.add(id);
+    clearTimeout(retries.get(id));
+    retries.delete(id);
+    void queues.run(id, async () => {
+      kicked.delete(id);
+      try {
+        await reconcile(id, fresh);
+      } catch (error) {
+        if (closed) return;
+        const reason = error instanceof SandboxdError ? error.reason : undefined;
+        log.warn({ sandbox: id, reason, err: messageOf(error) }, "step failed; will look again");
+        retries.set(id, setTimeout(() => kick(id), retryDelayMs).unref());
+      }
+    });
+  }
+
+  async function reconcile(id: string, fresh: boolean): Promise<void> {
+    let observed: Observed | undefined = fresh ? { kind: "absent" } : undefined;
+    for (let step = 0; step < mostSteps && !closed; step++) {
+      const record = repository.get(id);
+      if (record === undefined) return;
+      observed ??= await observe(record);
+      const action = decide(record, observed, bootId);
+      if (action.do === "nothing") return;
+      observed = await act(record, action);
+      if (action.do === "forget") return;
+    }
+    if (!closed) throw new Error(`no rest after ${mostSteps} steps`);
+  }
+
+  async function observe(record: SandboxRecord): Promise<Observed> {
+    const host = options.host();
+    if (host === undefined) throw new SandboxdError("ENGINE_UNAVAILABLE", "the engine was not reached yet");
+    // by name, so that a create whose answer was lost is found again
+    const container = await runtime.inspect(containerName(host.hostId, record.id));
+    if (container === undefined) return { kind: "absent" };
+    const identity = labels.decode(container.labels);
+    if (identity === undefined) {
+      throw new Error(`container ${container.id} has the name of sandbox ${record.id} but not its labels`);
+    }
+    if (identity.instance !== record.instance) {
+      // left by an earlier sandbox of this id, whose removal was confirmed
+      await runtime.remove(container.id);
+      return { kind: "absent" };
+    }
+    const touchedExternally = touched.has(container.id);
+    return { kind: "present", container, oomKills: watch.oomKills(record.id), touchedExternally };
+  }
+
+  /** Does one step. What it returns is what was seen by doing it; undefined: look again. */
+  async function act(record: SandboxRecord, action: Action): Promise<Observed | undefined> {
+    switch (action.do) {
+      case "nothing":
+        return undefined;
+      case "create":
+        return slots.run(() => start(record.id, undefined));
+      case "start":
+        return slots.run(() => start(record.id, action.containerId));
+      case "verify":
+        await verified(record, action.containerId, record.state === "RUNNING" ? "ADOPTED" : "PROGRESS");
+        return undefined;
+      case "stop":
+        if (action.settle !== undefined) settle(record, action.settle);
+        await signalling(action.containerId, () =>
+          runtime.stop(action.containerId, Math.ceil(record.stopGraceMs / 1_000)),
+        );
+        return undefined;
+      case "remove":
+        await signalling(action.containerId, () => runtime.remove(action.containerId));
+        return undefined;
+      case "forget":
+        watch.ended(record.id);
+        repository.remove(
+          moved(record, {
+            state: "DELETED",
+            reason: "REQUESTED",
+            message: "gone",
+            actor: record.transition.actor,
+          }),
+        );
+        return undefined;
+      case "settle":
+        settle(record, action.settlement);
+        return undefined;
+    }
+  }
+
+  /** Within a start slot: creates if need be, starts, reads the limits back. Its failure is the sandbox's, not the step's. */
+  async function start(id: string, existing: string | undefined): Promise<undefined> {
+    let record = repository.get(id);
+    if (record === undefined || record.wanted !== "RUNNING") return;
+    let containerId = existing;
+    try {
+      if (containerId === undefined) {
+        record = await withImage(record);
+        record = settle(record, {
+          state: "CREATING",
+          reason: "PROGRESS",
+          message: "creating its container",
+          actor: actors.policy,
+        });
+        const made = await runtime.create(planOf(record, hostFacts(), labels));
+        if (made === "taken") return; // by a create whose answer was lost, or an earlier instance: the next look tells
+        containerId = made.id;
+      } else if (record.state !== "CREATING") {
+        record = settle(record, {
+          state: "CREATING",
+          reason: "PROGRESS",
+          message: "starting its container",
+          actor: actors.policy,
+        });
+      }
+      // it may have been told to stop or go meanwhile
+      if (repository.get(id)?.wanted !== "RUNNING") return;
+      await runtime.start(containerId);
+      await verified(repository.get(id) ?? record, containerId, "PROGRESS");
+    } catch (error) {
+      const reason = failureReason(error);
+      if (reason === undefined) throw error;
+      // a container that may not run, or cannot, is of no use; what it was for is in the record
+      if (containerId !== undefined) await removeUnusable(containerId);
+      const now = repository.get(id);
+      if (now === undefined) return;
+      log.warn({ sandbox: id, reason, err: messageOf(error) }, "start failed");
+      settle(now, {
+        ...failed(reason, messageOf(error), actors.policy),
+        containerId: "",
+        ...(now.wanted === "DELETED" ? { wanted: "DELETED" as const } : {}),
+      });
+    }
+  }
+
+  const removeUnusable = (containerId: string) => signalling(containerId, () => runtime.remove(containerId));
+
+  function hostFacts(): HostFacts {
+    const host = options.host();
+    if (host === undefined) throw new SandboxdError("ENGINE_UNAVAILABLE", "the engine was not reached yet");
+    return host;
+  }
+
+  /** Binds the sandbox to the content that its image's name means now, once. */
+  async function withImage(record: SandboxRecord): Promise<SandboxRecord> {
+    if (record.imageId !== "") return record;
+    let image = await runtime.image(record.spec.image);
+    if (image === undefined && options.pullImages) {
+      settle(record, {
+        state: "PULLING",
+        reason: "PROGRESS",
+        message: `pulling ${record.spec.image}`,
+        actor: actors.policy,
+      });
+      await runtime.pull(record.spec.image);
+      image = await runtime.image(record.spec.image);
+    }
+    if (image === undefined) {
+      throw new SandboxdError("IMAGE_UNAVAILABLE", `image ${record.spec.image} is not on this host`, {
+        hint: 'pull it on the host, or set [images] pull = "missing"',
+      });
+    }
+    const current = repository.get(record.id) ?? record;
+    return { ...current, imageId: image.id, imageVolumes: image.volumes };
+  }
+
+  async function verified(
+    record: SandboxRecord,
+    containerId: string,
+    reason: TransitionReason,
+  ): Promise<void> {
+    const started = await runtime.verify(containerId, planOf(record, hostFacts(), labels));
+    if (started === undefined) return; // it ended already
+    watch.began(record.id, started);
+    if (record.state === "RUNNING" && record.bootId === bootId) return;
+    const startedAtMs = Date.parse(started.container.startedAt);
+    repository.put(
+      {
+        ...moved(record, {
+          state: "RUNNING",
+          reason,
+          message: "its main command runs within its limits",
+          actor: actors.policy,
+          containerId,
+        }),
+        bootId,
+        startedAtMs: Number.isNaN(startedAtMs) ? Date.now() : startedAtMs,
+      },
+      "SANDBOX_STATE_CHANGED",
+    );
+  }
+
+  function settle(record: SandboxRecord, settlement: Settlement): SandboxRecord {
+    const next = moved(record, settlement);
+    if (settlement.state !== "RUNNING" && settlement.state !== "PAUSED") watch.ended(record.id);
+    if (settlement.endedRun !== undefined) touched.delete(next.containerId);
+    repository.put(next, "SANDBOX_STATE_CHANGED");
+    log.info(
+      { sandbox: next.id, tenant: next.tenant, to: next.state, reason: settlement.reason },
+      "sandbox changed",
+    );
+    return next;
+  }
+
+  /** Events of a signal that we send ourselves are no one else's doing. */
+  async function signalling(containerId: string, send: () => Promise<void>): Promise<void> {
+    ours.add(containerId);
+    try {
+      await send();
+    } finally {
+      ours.delete(containerId);
+    }
+  }
+
+  return {
+    kick,
+    between: (id, job) => queues.run(id, job),
+    noticed({ containerId, action, labels: attributes }) {
+      const identity = labels.decode(attributes);
+      if (identity === undefined) return;
+      if ((action === "kill" || action === "destroy") && !ours.has(containerId)) touched.add(containerId);
+      if (action === "destroy") touched.delete(containerId);
+      kick(identity.id);
+    },
+    idle: () => queues.idle(),
+    close() {
+      closed = true;
+      for (const timer of retries.values()) clearTimeout(timer);
+      retries.clear();
+    },
+  };
+}
+
+/** The record after a transition. */
+export function moved(record: SandboxRecord, to: Settlement): SandboxRecord {
+  const transition = {
+    from: record.state as State | undefined,
+    to: to.state,
+    reason: to.reason,
+    message: to.message,
+    actor: to.actor,
+    timeMs: Date.now(),
+  };
+  return {
+    ...record,
+    state: to.state,
+    transition,
+    wanted: to.wanted ?? record.wanted,
+    containerId: to.containerId ?? record.containerId,
+    endedRun: to.endedRun ?? record.endedRun,
+    ...(to.exit === undefined ? {} : { exit: to.exit }),
+  };
+}
+
+/** The transition that a failed start means; undefined if it is worth another try. */
+function failureReason(error: unknown): TransitionReason | undefined {
+  if (!(error instanceof SandboxdError)) return "START_FAILED";
+  const reasons: Partial<Record<Reason, TransitionReason>> = {
+    IMAGE_UNAVAILABLE: "IMAGE_UNAVAILABLE",
+    IMAGE_UNSUPPORTED: "IMAGE_UNSUPPORTED",
+    COMMAND_UNUSABLE: "COMMAND_UNUSABLE",
+    HARDENING_MISMATCH: "HARDENING_MISMATCH",
+    LIMIT_UNENFORCEABLE: "LIMIT_UNENFORCED",
+    ENGINE_FAILED: "START_FAILED",
+  };
+  return reasons[error.reason];
+}

@@ -1,0 +1,204 @@
+// From what a request says to the effective spec: the request over its template over the host's defaults, then every
+// rule that the contract's own bounds cannot say.
+
+import { createHash } from "node:crypto";
+import type { Config } from "../config/config.ts";
+import { type FieldViolation, SandboxdError } from "../errors.ts";
+import type { Resources, Spec } from "./record.ts";
+
+/** What a caller asks; empty and absent mean "the template's". */
+export interface SpecRequest {
+  readonly template: string;
+  readonly image: string;
+  readonly command: readonly string[];
+  readonly args: readonly string[];
+  readonly env: Readonly<Record<string, string>>;
+  readonly workingDir: string;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly resources: Partial<Resources>;
+  readonly stopGraceMs?: number;
+}
+
+type Rules = Pick<Config, "templates" | "defaults" | "limits">;
+
+const environmentBytes = 128 * 1024;
+const reservedLabelPrefix = "sandboxd.";
+const defaultStopGraceMs = 10_000;
+const writableDir = "/tmp";
+
+/** @throws SandboxdError TEMPLATE_NOT_FOUND, or INVALID_FIELD naming every field that breaks a rule. */
+export function effectiveSpec(request: SpecRequest, rules: Rules): Spec {
+  const template = request.template === "" ? undefined : rules.templates[request.template];
+  if (request.template !== "" && template === undefined) {
+    const known = Object.keys(rules.templates).join(", ") || "none";
+    throw new SandboxdError(
+      "TEMPLATE_NOT_FOUND",
+      `spec.template: this host has no template "${request.template}"`,
+      {
+        hint: `templates of this host: ${known}`,
+        fields: [{ field: "spec.template", description: `unknown; this host has: ${known}` }],
+      },
+    );
+  }
+  const hasCommand = request.command.length > 0;
+  const spec: Spec = {
+    template: request.template,
+    image: request.image || (template?.image ?? ""),
+    command: hasCommand ? request.command : (template?.command ?? []),
+    // arguments belong to a command: another command never gets the template's
+    args: request.args.length > 0 || hasCommand ? request.args : (template?.args ?? []),
+    env: { ...template?.env, ...request.env },
+    workingDir: request.workingDir || (template?.workingDir ?? writableDir),
+    labels: { ...template?.labels, ...request.labels },
+    resources: effectiveResources(request.resources, template?.resources ?? {}, rules),
+    networkMode: "NONE",
+    stopGraceMs: request.stopGraceMs ?? template?.stopGraceMs ?? defaultStopGraceMs,
+  };
+  throwIfAny([...specViolations(spec), ...resourceViolations(spec.resources, rules.limits)]);
+  return spec;
+}
+
+/** The resources with some of them changed, under the same rules. @throws SandboxdError INVALID_FIELD. */
+export function changedResources(present: Resources, change: Partial<Resources>, rules: Rules): Resources {
+  const resources = { ...present, ...change };
+  throwIfAny(resourceViolations(resources, rules.limits));
+  return resources;
+}
+
+/** @throws SandboxdError INVALID_FIELD for a label that is reserved. */
+export function checkLabels(labels: Readonly<Record<string, string>>, field: string): void {
+  throwIfAny(labelViolations(labels, field));
+}
+
+/** Equal for requests that mean the same. */
+export function hashOfRequest(tenant: string, request: SpecRequest): string {
+  const canonical = JSON.stringify([tenant, request], (_key, value: unknown) =>
+    typeof value === "object" && value !== null && !Array.isArray(value)
+      ? Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)))
+      : value,
+  );
+  return createHash("sha256").update(canonical).digest("hex");
+}
+
+type TemplateResources = Config["templates"][string]["resources"];
+
+function effectiveResources(
+  asked: Partial<Resources>,
+  template: Partial<TemplateResources>,
+  { defaults }: Rules,
+): Resources {
+  const { blockIo: templateIo, ...templateLimits } = template;
+  const base = { ...defaults, ...defined(templateLimits), ...defined(asked) };
+  const blockIo = { ...defined(templateIo ?? {}), ...defined(asked.blockIo ?? {}) };
+  const isSet = (key: "tmpfsBytes" | "shmBytes") =>
+    asked[key] !== undefined || templateLimits[key] !== undefined;
+  return {
+    cpuMillis: base.cpuMillis,
+    cpuRequestMillis: base.cpuRequestMillis ?? base.cpuMillis,
+    memoryBytes: base.memoryBytes,
+    memoryRequestBytes: base.memoryRequestBytes ?? base.memoryBytes,
+    pids: base.pids,
+    openFiles: base.openFiles,
+    // a default that does not fit into the memory asked for is no reason to refuse it
+    tmpfsBytes: isSet("tmpfsBytes") ? base.tmpfsBytes : Math.min(base.tmpfsBytes, base.memoryBytes),
+    tmpfsInodes: base.tmpfsInodes,
+    shmBytes: isSet("shmBytes") ? base.shmBytes : Math.min(base.shmBytes, base.memoryBytes),
+    logBytes: base.logBytes,
+    ...(Object.keys(blockIo).length === 0 ? {} : { blockIo }),
+  };
+}
+
+/** Only the keys that have a value, so that laying over never erases. */
+function defined<T extends object>(values: T): { [K in keyof T]?: NonNullable<T[K]> } {
+  return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as {
+    [K in keyof T]?: NonNullable<T[K]>;
+  };
+}
+
+function specViolations(spec: Spec): readonly FieldViolation[] {
+  const words = [
+    ...spec.command,
+    ...spec.args,
+    ...Object.entries(spec.env).map(([name, value]) => `${name}=${value}`),
+  ];
+  const bytes = words.reduce((sum, word) => sum + Buffer.byteLength(word) + 1, 0);
+  const parts = spec.workingDir.split("/");
+  return [
+    ...violationIf(
+      spec.image === "",
+      "spec.image",
+      "required: neither the request nor its template names an image",
+    ),
+    ...violationIf(
+      bytes > environmentBytes,
+      "spec.env",
+      `command, args and env together have ${bytes} bytes; at most ${environmentBytes} are allowed`,
+    ),
+    ...Object.keys(spec.env)
+      .filter((name) => /^(LD_|SANDBOXD_)/.test(name))
+      .map((name) => ({
+        field: `spec.env["${name}"]`,
+        description: "names beginning with LD_ or SANDBOXD_ are reserved",
+      })),
+    ...violationIf(
+      parts.includes("..") ||
+        parts.includes(".") ||
+        ["proc", "sys", "dev"].includes(parts.find((part) => part !== "") ?? ""),
+      "spec.working_dir",
+      `"${spec.workingDir}" must be a plain path and not lie under /proc, /sys or /dev`,
+    ),
+    ...labelViolations(spec.labels, "spec.labels"),
+  ];
+}
+
+function labelViolations(labels: Readonly<Record<string, string>>, field: string): readonly FieldViolation[] {
+  return Object.keys(labels)
+    .filter((key) => key.startsWith(reservedLabelPrefix))
+    .map((key) => ({
+      field: `${field}["${key}"]`,
+      description: `keys beginning with "${reservedLabelPrefix}" are reserved`,
+    }));
+}
+
+const bounded = {
+  cpuMillis: "cpu_millis",
+  memoryBytes: "memory_bytes",
+  pids: "pids",
+  openFiles: "open_files",
+  tmpfsBytes: "tmpfs_bytes",
+  tmpfsInodes: "tmpfs_inodes",
+  shmBytes: "shm_bytes",
+  logBytes: "log_bytes",
+} as const;
+
+function resourceViolations(resources: Resources, limits: Rules["limits"]): readonly FieldViolation[] {
+  const path = (name: string) => `spec.resources.${name}`;
+  const within = Object.entries(bounded).flatMap(([key, name]) => {
+    const value = resources[key as keyof typeof bounded];
+    const [least, most] = [limits.min[key as keyof typeof bounded], limits.max[key as keyof typeof bounded]];
+    return violationIf(
+      value < least || value > most,
+      path(name),
+      `${value} is outside of this host's ${least} to ${most}`,
+    );
+  });
+  const atMost = (field: string, value: number, limit: string, most: number) =>
+    violationIf(value > most, path(field), `${value} is above ${limit}, ${most}`);
+  return [
+    ...within,
+    ...atMost("cpu_request_millis", resources.cpuRequestMillis, "cpu_millis", resources.cpuMillis),
+    ...atMost("memory_request_bytes", resources.memoryRequestBytes, "memory_bytes", resources.memoryBytes),
+    ...atMost("tmpfs_bytes", resources.tmpfsBytes, "memory_bytes", resources.memoryBytes),
+    ...atMost("shm_bytes", resources.shmBytes, "memory_bytes", resources.memoryBytes),
+  ];
+}
+
+function violationIf(broken: boolean, field: string, description: string): readonly FieldViolation[] {
+  return broken ? [{ field, description }] : [];
+}
+
+function throwIfAny(fields: readonly FieldViolation[]): void {
+  if (fields.length === 0) return;
+  const message = fields.map((one) => `${one.field}: ${one.description}`).join("; ");
+  throw new SandboxdError("INVALID_FIELD", message, { fields });
+}

@@ -1,0 +1,127 @@
+// The wire: one gRPC channel per session, so that a session's end leaves nothing behind and the next one resolves
+// the name anew. The only importer of grpc-js.
+
+import { fromBinary, toBinary } from "@bufbuild/protobuf";
+import { type ChannelOptions, Client, credentials, status as grpcStatus, Metadata } from "@grpc/grpc-js";
+import {
+  type ConnectRequest,
+  ConnectRequestSchema,
+  type ConnectResponse,
+  ConnectResponseSchema,
+  SchedulerService,
+} from "../../gen/sandboxd/v1/scheduler_service_pb.ts";
+import { messageOf } from "../errors.ts";
+import type { Endpoint } from "./endpoints.ts";
+
+/** How the daemon and the scheduler know each other. PEM. */
+export interface UplinkCredentials {
+  /** Authorities that the scheduler's certificate must be from. */
+  readonly ca: Buffer;
+  /** The daemon's client certificate and its chain. */
+  readonly certificate: Buffer;
+  /** Its private key. */
+  readonly key: Buffer;
+}
+
+/** What a call tells. After `ended` nothing more comes. */
+export interface CallListener {
+  message(response: ConnectResponse): void;
+  /** A message that cannot be decoded. */
+  malformed(problem: string): void;
+  /** The call is over, whoever ended it. `code` is gRPC's name of the status. */
+  ended(code: string, message: string): void;
+}
+
+/** One open call. */
+export interface SchedulerCall {
+  /** Gives one message to the transport, and calls back when the peer's flow control let it go. One at a time. */
+  write(request: ConnectRequest, written: () => void): void;
+  /** Says that nothing more comes. */
+  end(): void;
+  /** Drops the call and its connection at once. */
+  close(): void;
+}
+
+/** Opens a call. Throws where the credentials cannot be used; the rest comes through the listener, after it returned. */
+export type Dial = (endpoint: Endpoint, listener: CallListener) => SchedulerCall;
+
+export interface DialOptions {
+  /** Asked for at each session, so that renewed files are taken up. Undefined where every endpoint is plain. */
+  readonly credentials: (() => UplinkCredentials) | undefined;
+  /** Time between two pings of the connection, and what an answer may take. Unit: milliseconds. */
+  readonly keepaliveMs: number;
+  readonly keepaliveTimeoutMs: number;
+}
+
+const path = `/${SchedulerService.typeName}/${SchedulerService.method.connect.name}`;
+
+/** Dials with grpc-js. */
+export function createGrpcDial(options: DialOptions): Dial {
+  return (endpoint, listener) => {
+    const client = new Client(
+      endpoint.target,
+      channelCredentials(endpoint, options),
+      channelOptions(options),
+    );
+    const call = client.makeBidiStreamRequest(path, encode, identity, new Metadata());
+    call.on("data", (bytes: Buffer) => {
+      let response: ConnectResponse;
+      try {
+        response = fromBinary(ConnectResponseSchema, bytes);
+      } catch (error) {
+        listener.malformed(messageOf(error));
+        return;
+      }
+      listener.message(response);
+    });
+    // "status" tells the same; without a listener "error" would be thrown
+    call.on("error", () => undefined);
+    call.on("status", ({ code, details }) => listener.ended(grpcStatus[code] ?? String(code), details));
+    return {
+      write: (request, written) => void call.write(request, written),
+      end: () => void call.end(),
+      close() {
+        call.cancel();
+        client.close();
+      },
+    };
+  };
+}
+
+function channelCredentials(endpoint: Endpoint, options: DialOptions) {
+  if (!endpoint.secure) return credentials.createInsecure();
+  const tls = options.credentials?.();
+  if (tls === undefined) {
+    throw new Error(`${endpoint.url} needs TLS.\nHint: set ca, certificate and key in [scheduler.tls].`);
+  }
+  return credentials.createSsl(tls.ca, tls.key, tls.certificate);
+}
+
+function channelOptions({ keepaliveMs, keepaliveTimeoutMs }: DialOptions): ChannelOptions {
+  return {
+    "grpc.primary_user_agent": "sandboxd",
+    "grpc.keepalive_time_ms": keepaliveMs,
+    "grpc.keepalive_timeout_ms": keepaliveTimeoutMs,
+    "grpc.keepalive_permit_without_calls": 1,
+    // A retry keeps a copy of everything that was sent.
+    "grpc.enable_retries": 0,
+    // Channels share connections by default; a session must not inherit one from the session that it replaces.
+    "grpc.use_local_subchannel_pool": 1,
+    // The environment's proxies are for the web, not for the control plane.
+    "grpc.enable_http_proxy": 0,
+    "grpc.service_config_disable_resolution": 1,
+    // What most receivers take by default.
+    "grpc.max_send_message_length": 4 * 1024 * 1024,
+    // A scheduler says nothing long.
+    "grpc.max_receive_message_length": 64 * 1024,
+  };
+}
+
+function encode(request: ConnectRequest): Buffer {
+  const bytes = toBinary(ConnectRequestSchema, request);
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
+
+function identity(bytes: Buffer): Buffer {
+  return bytes;
+}

@@ -1,0 +1,79 @@
+// The events that one session still has to tell. Holds a cursor into the log and at most one chunk of it, so its
+// memory is the same after a minute and after a month without a scheduler.
+
+import type { Event } from "../../gen/sandboxd/v1/event_pb.ts";
+import type { UplinkEvents } from "./source.ts";
+
+/** What to tell next: an event, or that the log has lost some. */
+export type OutboxItem =
+  | { readonly kind: "event"; readonly event: Event }
+  | { readonly kind: "gap"; readonly first: number; readonly last: number };
+
+export interface OutboxOptions {
+  readonly events: Pick<UplinkEvents, "readAfter" | "newest">;
+  /** Everything up to this number is stored by the scheduler. */
+  readonly acknowledged: number;
+  /** Events that may be told before one of them is acknowledged. */
+  readonly window: number;
+}
+
+export interface Outbox {
+  /** The next item, which counts as told from now on; undefined when all is told or the window is full. */
+  next(): OutboxItem | undefined;
+  /**
+   * Notes an acknowledgement. "repeated" says nothing new; "beyond" names what was never told and changes
+   * nothing.
+   */
+  acknowledge(sequence: number): "advanced" | "repeated" | "beyond";
+  /** The newest number told, or lost and told to be. */
+  told(): number;
+  acknowledged(): number;
+}
+
+const chunkSize = 100;
+
+export function createOutbox(options: OutboxOptions): Outbox {
+  const { events, window } = options;
+  let acknowledged = options.acknowledged;
+  let told = acknowledged;
+  let chunk: readonly Event[] = [];
+  let position = 0;
+
+  function peek(): Event | undefined {
+    if (position === chunk.length) {
+      chunk = events.newest() > told ? events.readAfter(told, chunkSize) : [];
+      position = 0;
+    }
+    return chunk[position];
+  }
+
+  function gap(last: number): OutboxItem {
+    const first = told + 1;
+    told = last;
+    return { kind: "gap", first, last };
+  }
+
+  return {
+    next() {
+      if (told - acknowledged >= window) return undefined;
+      const event = peek();
+      if (event === undefined) {
+        const newest = events.newest();
+        return newest > told ? gap(newest) : undefined;
+      }
+      const sequence = Number(event.sequence);
+      if (sequence > told + 1) return gap(sequence - 1);
+      position += 1;
+      told = sequence;
+      return { kind: "event", event };
+    },
+    acknowledge(sequence) {
+      if (sequence > told) return "beyond";
+      if (sequence <= acknowledged) return "repeated";
+      acknowledged = sequence;
+      return "advanced";
+    },
+    told: () => told,
+    acknowledged: () => acknowledged,
+  };
+}
