@@ -14,6 +14,7 @@ import { createApiServer } from "./api/server.ts";
 import { createStatsFeed } from "./api/stats-feed.ts";
 import { createTerms, createUplinkSource } from "./api/uplink-source.ts";
 import type { Config } from "./config/config.ts";
+import { cgroupPathsAt } from "./engine/cgroup-path.ts";
 import { createDockerRuntime } from "./engine/docker.ts";
 import { readCapacity } from "./host/capacity.ts";
 import { createHost } from "./host/host.ts";
@@ -145,6 +146,14 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
       hostId,
       relistPeriodMs: config.engine.relistPeriodMs,
       orphanGraceMs: config.engine.orphanGraceMs,
+      adopt(id, containerId) {
+        const facts = host.facts();
+        if (facts === undefined || feed.watch.isWatching(id)) return;
+        feed.watch.began(
+          id,
+          cgroupPathsAt({ containerId, parent: facts.cgroupParent, version: facts.cgroupVersion }),
+        );
+      },
       onHealth: (found) => host.engineIs(found),
       log: log.child("engine"),
     });

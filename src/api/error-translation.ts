@@ -22,6 +22,10 @@ export function translateError(
   if (signal.aborted && isAbort(thrown)) {
     return encodeError(interruption(signal.reason));
   }
+  // a caller that hangs up in the middle of its own stream
+  if (thrown instanceof Error && "code" in thrown && thrown.code === "ERR_STREAM_PREMATURE_CLOSE") {
+    return encodeError(interruption(undefined));
+  }
   return encodeError(defect(thrown, method, log));
 }
 

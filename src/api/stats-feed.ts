@@ -2,7 +2,7 @@
 
 import { create } from "@bufbuild/protobuf";
 import { type HostStats, type StatsBatch, StatsBatchSchema } from "../../gen/sandboxd/v1/stats_pb.ts";
-import type { Started } from "../engine/runtime.ts";
+import type { CgroupPaths } from "../engine/cgroup-path.ts";
 import type { HostSample, HostSampler } from "../monitor/host-sampler.ts";
 import type { SandboxSample } from "../monitor/sample.ts";
 import type { Sampler } from "../monitor/sampler-loop.ts";
@@ -45,11 +45,12 @@ export function createStatsFeed({ sampler, hostSampler, onOomKill }: StatsFeedOp
 
   return {
     watch: {
-      began(id, { container, cgroup }) {
-        const first = sampler.add(id, { cgroup: locationOf(cgroup), pid: container.pid, hasNetwork: false });
+      began(id, cgroup) {
+        const first = sampler.add(id, { cgroup: locationOf(cgroup), hasNetwork: false });
         if (first === undefined) latest.delete(id);
         else latest.set(id, { sample: first, cpuMillis: 0 });
       },
+      isWatching: (id) => latest.has(id),
       ended(id) {
         sampler.remove(id);
         latest.delete(id);
@@ -72,7 +73,7 @@ function cpuMillisBetween(before: SandboxSample, after: SandboxSample): number {
   return elapsedMs <= 0 ? 0 : Math.round(increase(before.cpu.usageUsec, after.cpu.usageUsec) / elapsedMs);
 }
 
-function locationOf(cgroup: Started["cgroup"]) {
+function locationOf(cgroup: CgroupPaths) {
   return cgroup.version === 2
     ? ({ version: 2, path: cgroup.memory } as const)
     : ({ version: 1, paths: cgroup } as const);

@@ -18,7 +18,7 @@ export const resourceBounds = {
     meaning: "Memory limit, of which page cache, kernel memory, tmpfs and shm are part.",
   },
   pids: { min: 4, max: 4_194_304, default: 256, meaning: "Most processes and threads at once." },
-  open_files: { min: 16, max: 1_048_576, default: 4096, meaning: "Most open file descriptors of a process." },
+  open_files: { min: 64, max: 1_048_576, default: 4096, meaning: "Most open file descriptors of a process." },
   tmpfs_bytes: {
     min: 64 * kibibyte,
     max: 16 * tebibyte,
@@ -33,7 +33,7 @@ export const resourceBounds = {
     meaning: "Size of /dev/shm; counts against memory as it is filled. Never more than the memory limit.",
   },
   log_bytes: {
-    min: 64 * kibibyte,
+    min: mebibyte,
     max: gibibyte,
     default: 10 * mebibyte,
     meaning: "Most log bytes kept of a sandbox; the oldest are dropped first.",
@@ -68,12 +68,12 @@ export function templateResources() {
       min: 1,
       max: resourceBounds.cpu_millis.max,
       meaning:
-        "CPU that admission sets aside, and the weight under contention. Millicores. Left out: cpu_millis.",
+        "CPU that admission sets aside, and the weight under contention. Millicores. Left out: cpu_millis divided by cpu_overcommit.",
     }),
     memory_request_bytes: size({
       min: 1,
       max: resourceBounds.memory_bytes.max,
-      meaning: "Memory that admission sets aside. Left out: memory_bytes.",
+      meaning: "Memory that admission sets aside. Left out: memory_bytes divided by memory_overcommit.",
     }),
     block_io: section(
       "Throttles on the device that holds the engine's data. Left out: unthrottled.",

@@ -79,3 +79,49 @@ export function cgroupPathsOf(pid: number, options: CgroupPathOptions): CgroupPa
     freezer: v1("freezer"),
   };
 }
+
+export interface CgroupPlace {
+  readonly containerId: string;
+  /** `/a/b` under the cgroupfs driver, `a-b.slice` under systemd's. */
+  readonly parent: string;
+  readonly version: 1 | 2;
+  /** Default `/sys/fs/cgroup`. */
+  readonly cgroupRoot?: string;
+}
+
+/**
+ * The cgroup directories that the engine gives a container, without asking it or any process: how a list alone suffices
+ * to take up hundreds of running containers. They exist only while the container runs.
+ */
+export function cgroupPathsAt({
+  containerId,
+  parent,
+  version,
+  cgroupRoot = "/sys/fs/cgroup",
+}: CgroupPlace): CgroupPaths {
+  const path = parent.endsWith(".slice")
+    ? join(...slicePath(parent), `docker-${containerId}.scope`)
+    : join(parent, containerId);
+  const directory = (controller: string) => {
+    if (version === 2) return join(cgroupRoot, path);
+    const shared = join(cgroupRoot, "cpu,cpuacct");
+    const isShared =
+      (controller === "cpu" || controller === "cpuacct") && !existsSync(join(cgroupRoot, controller));
+    return join(isShared && existsSync(shared) ? shared : join(cgroupRoot, controller), path);
+  };
+  return {
+    version,
+    memory: directory("memory"),
+    cpu: directory("cpu"),
+    cpuacct: directory("cpuacct"),
+    pids: directory("pids"),
+    blkio: directory("blkio"),
+    freezer: directory("freezer"),
+  };
+}
+
+/** systemd nests slices by the hyphens of their names: `a-b.slice` is at `a.slice/a-b.slice` (systemd.slice(5)). */
+function slicePath(slice: string): readonly string[] {
+  const parts = slice.slice(0, -".slice".length).split("-");
+  return parts.map((_, index) => `${parts.slice(0, index + 1).join("-")}.slice`);
+}

@@ -235,7 +235,6 @@ export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptio
       }
     },
 
-    locate: (found) => cgroupPathsOf(found.pid, { containerId: found.id }),
     update: (found, limits, options) => updateLimits(docker, attempt, found, limits, options),
 
     async stop(id, graceSeconds, options) {
@@ -251,21 +250,19 @@ export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptio
         sinceNanoseconds === undefined
           ? undefined
           : `${sinceNanoseconds / 1_000_000_000n}.${String(sinceNanoseconds % 1_000_000_000n).padStart(9, "0")}`;
-      const source = (await unless(
+      const query = {
+        follow,
+        stdout: stream !== "stderr",
+        stderr: stream !== "stdout",
+        timestamps: true,
+        tail: tailLines ?? "all",
+        ...(since === undefined ? {} : { since }),
+      };
+      const source = await unless(
         [404],
         "inspect",
-        attempt("inspect", () =>
-          streaming.getContainer(id).logs({
-            follow: true,
-            stdout: stream !== "stderr",
-            stderr: stream !== "stdout",
-            timestamps: true,
-            tail: tailLines ?? ("all" as unknown as number),
-            ...(since === undefined ? {} : { since: since as unknown as number }),
-            ...(follow ? {} : { until: Math.ceil(Date.now() / 1_000) }),
-          }),
-        ),
-      )) as Readable | undefined;
+        attempt("inspect", () => dialLogs(streaming, id, query)),
+      );
       if (source === undefined) return;
       const end = () => source.destroy();
       signal?.addEventListener("abort", end, { once: true });
@@ -313,6 +310,22 @@ function dialCreate(
       const { Id, Warnings } = answer as { Id: string; Warnings?: readonly string[] | null };
       resolve({ id: Id, warnings: Warnings ?? [] });
     });
+  });
+}
+
+/** Opens a log as a stream, also when it is not followed: the client's own method would hold all of it in memory. */
+function dialLogs(docker: Docker, id: string, query: object): Promise<Readable> {
+  const call = {
+    path: `/containers/${id}/logs?`,
+    method: "GET",
+    isStream: true,
+    options: query,
+    statusCodes: { 200: true, 404: "no such container", 500: "server error" },
+  };
+  return new Promise((resolve, reject) => {
+    docker.modem.dial(call, (error: Error | null, answer: unknown) =>
+      error === null ? resolve(answer as Readable) : reject(error),
+    );
   });
 }
 

@@ -108,8 +108,6 @@ export interface Runtime {
   start(id: string, options?: Waiting): Promise<void>;
   /** Reads back from the kernel every limit of a running container; undefined if it does not run (any more). */
   verify(id: string, plan: ContainerPlan, options?: Waiting): Promise<Started | undefined>;
-  /** Where a running container's figures are. */
-  locate(container: Container): CgroupPaths;
   /** Changes limits and reads them back. @throws SandboxdError LIMIT_UNENFORCEABLE with the old ones put back. */
   update(container: Container, limits: LiveLimits, options?: Waiting): Promise<void>;
   /** SIGTERM, after the grace SIGKILL. Already stopped, or gone, is success. */

@@ -43,6 +43,7 @@ export function openCgroupV1(paths: Readonly<Record<V1Controller, string>>, kept
   const operations: ReadWrite = { read: 0, write: 0 };
   let limitBytes: number | undefined;
   let limitHits = 0;
+  let oomKills = 0;
   let pidsLimit: number | undefined;
 
   function readSlow(): void {
@@ -77,11 +78,12 @@ export function openCgroupV1(paths: Readonly<Record<V1Controller, string>>, kept
       scanKeys(page, readContent(oomControl), oomKeys, oom);
       const current = numberIn(pidsCurrent);
       scanKeys(page, readContent(pidsEvents), pidsKeys, pids);
-      if (everything) {
+      // a kill may be the last thing seen of the sandbox, so what led to it is read with it
+      if (everything || at(oom, 0) !== oomKills) {
         readSlow();
       }
+      oomKills = at(oom, 0);
       const blockIo = readBlockIo();
-      const oomKills = at(oom, 0);
       return {
         cpu: {
           usageUsec,

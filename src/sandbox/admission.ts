@@ -47,29 +47,19 @@ export function promised(records: readonly SandboxRecord[], except?: string): Pr
 /** @throws SandboxdError HOST_CAPACITY_EXCEEDED naming every resource that does not suffice. */
 export function admit(asked: Resources, already: Promised, host: Capacity): void {
   const { allocatable } = host;
+  const { cpuMillis, memoryBytes } = allocatable;
+  const cpuLimit = Math.floor(cpuMillis * host.cpuOvercommit);
+  const memoryLimit = Math.floor(memoryBytes * host.memoryOvercommit);
+  const { requests, limits } = already;
+  // of a resource whose request does not fit, the limit need not be told too
   const violations = [
-    ...exceeding("cpu_millis", allocatable.cpuMillis, already.requests.cpuMillis, asked.cpuRequestMillis),
-    ...exceeding(
-      "memory_bytes",
-      allocatable.memoryBytes,
-      already.requests.memoryBytes,
-      asked.memoryRequestBytes,
-    ),
-    ...exceeding(
-      "cpu_millis",
-      Math.floor(allocatable.cpuMillis * host.cpuOvercommit),
-      already.limits.cpuMillis,
-      asked.cpuMillis,
-    ),
-    ...exceeding(
-      "memory_bytes",
-      Math.floor(allocatable.memoryBytes * host.memoryOvercommit),
-      already.limits.memoryBytes,
-      asked.memoryBytes,
-    ),
-    ...exceeding("pids", allocatable.pids, already.limits.pids, asked.pids),
-    ...exceeding("sandboxes", allocatable.sandboxes, already.requests.sandboxes, 1),
-  ];
+    exceeding("cpu_millis", cpuMillis, requests.cpuMillis, asked.cpuRequestMillis) ??
+      exceeding("cpu_millis", cpuLimit, limits.cpuMillis, asked.cpuMillis),
+    exceeding("memory_bytes", memoryBytes, requests.memoryBytes, asked.memoryRequestBytes) ??
+      exceeding("memory_bytes", memoryLimit, limits.memoryBytes, asked.memoryBytes),
+    exceeding("pids", allocatable.pids, limits.pids, asked.pids),
+    exceeding("sandboxes", allocatable.sandboxes, requests.sandboxes, 1),
+  ].filter((violation) => violation !== undefined);
   if (violations.length === 0) return;
   const words = violations
     .map((v) => `${v.resource}: asked ${v.asked}, free ${v.free} of ${v.limit}`)
@@ -86,7 +76,7 @@ function exceeding(
   limit: number,
   already: number,
   asked: number,
-): readonly QuotaViolation[] {
+): QuotaViolation | undefined {
   const free = Math.max(0, limit - already);
-  return asked <= free ? [] : [{ level: "HOST", resource, limit, promised: already, asked, free }];
+  return asked <= free ? undefined : { level: "HOST", resource, limit, promised: already, asked, free };
 }

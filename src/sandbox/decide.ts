@@ -21,6 +21,8 @@ export type Observed =
       readonly oomKills: number;
       /** Someone other than this daemon sent it a signal, or removed it. */
       readonly touchedExternally: boolean;
+      /** What the init process wrote when it could not execute the main command. */
+      readonly initFailure?: string;
     };
 
 /** Where a sandbox goes, with everything that the transition tells. */
@@ -154,6 +156,9 @@ function ended(record: SandboxRecord, observed: Observed & { kind: "present" }, 
   if (observed.touchedExternally) {
     const message = `stopped or killed behind the daemon; exit code ${exit.code}`;
     return { ...failed("EXTERNAL", message, actors.external), ...facts };
+  }
+  if (observed.initFailure !== undefined) {
+    return { ...failed("COMMAND_UNUSABLE", observed.initFailure, actors.sandbox), ...facts };
   }
   if (exit.oomKilled) {
     const message = `killed at its memory limit of ${record.spec.resources.memoryBytes} bytes`;

@@ -36,6 +36,8 @@ export interface EngineWatchOptions {
   readonly hostId: string;
   readonly relistPeriodMs: number;
   readonly orphanGraceMs: number;
+  /** A sandbox runs as recorded; it may not be watched yet. */
+  readonly adopt: (id: string, containerId: string) => void;
   readonly onHealth: (health: EngineHealth) => void;
   readonly log: Log;
 }
@@ -64,8 +66,8 @@ export function createEngineWatch(options: EngineWatchOptions): EngineWatch {
     try {
       engine = await runtime.describe({ signal });
       const health = assess(engine);
-      if (health.problem === undefined) await relist();
       options.onHealth(health);
+      if (health.problem === undefined) await relist();
       return health.problem === undefined;
     } catch (error) {
       if (!signal.aborted) options.onHealth(healthOfFailure(error, engine));
@@ -96,7 +98,9 @@ export function createEngineWatch(options: EngineWatchOptions): EngineWatch {
       }
     }
     for (const record of repository.all()) {
-      if (differs(record, seen.get(record.id))) reconciler.kick(record.id);
+      const container = seen.get(record.id);
+      if (differs(record, container)) reconciler.kick(record.id);
+      else if (container !== undefined && record.state === "RUNNING") options.adopt(record.id, container.id);
     }
   }
 

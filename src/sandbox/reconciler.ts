@@ -1,7 +1,8 @@
 // Brings each sandbox from what is seen to what is wanted: asks decide() for one step, does it, records it, and goes on
 // until there is nothing to do. One serial queue per sandbox.
 
-import type { EngineEvent, Runtime, Started } from "../engine/runtime.ts";
+import type { CgroupPaths } from "../engine/cgroup-path.ts";
+import type { Container, EngineEvent, Runtime } from "../engine/runtime.ts";
 import { messageOf, type Reason, SandboxdError } from "../errors.ts";
 import type { Log } from "../observe/log.ts";
 import { type Action, decide, failed, type Observed, type Settlement } from "./decide.ts";
@@ -14,7 +15,8 @@ import type { Repository } from "./repository.ts";
 /** Who samples running sandboxes. */
 export interface Watch {
   /** The sandbox runs. */
-  began(id: string, started: Started): void;
+  began(id: string, cgroup: CgroupPaths): void;
+  isWatching(id: string): boolean;
   /** It runs no more, or is gone. */
   ended(id: string): void;
   /** Out-of-memory kills counted in its cgroup since its start. */
@@ -109,7 +111,24 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
       return { kind: "absent" };
     }
     const touchedExternally = touched.has(container.id);
-    return { kind: "present", container, oomKills: watch.oomKills(record.id), touchedExternally };
+    const failure = await initFailure(container);
+    return {
+      kind: "present",
+      container,
+      oomKills: watch.oomKills(record.id),
+      touchedExternally,
+      ...(failure === undefined ? {} : { initFailure: failure }),
+    };
+  }
+
+  /** The engine starts its init process whatever the command is, so a command that does not exist is told by that alone. */
+  async function initFailure({ id, state, exitCode }: Container): Promise<string | undefined> {
+    if (state !== "exited" || (exitCode !== 126 && exitCode !== 127)) return undefined;
+    for await (const { data } of runtime.logs(id, { follow: false, tailLines: 1, stream: "stderr" })) {
+      const line = Buffer.from(data).toString("utf8").trim();
+      if (/^\[FATAL tini \(\d+\)\] exec /.test(line)) return line.replace(/^\[FATAL tini \(\d+\)\] /, "");
+    }
+    return undefined;
   }
 
   /** Does one step. What it returns is what was seen by doing it; undefined: look again. */
@@ -122,7 +141,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
       case "start":
         return slots.run(() => start(record.id, action.containerId));
       case "verify":
-        await verified(record, action.containerId, record.state === "RUNNING" ? "ADOPTED" : "PROGRESS");
+        await verified(record, action.containerId, cameToRun(record));
         return undefined;
       case "stop":
         if (action.settle !== undefined) settle(record, action.settle);
@@ -178,7 +197,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
       // it may have been told to stop or go meanwhile
       if (repository.get(id)?.wanted !== "RUNNING") return;
       await runtime.start(containerId);
-      await verified(repository.get(id) ?? record, containerId, "PROGRESS");
+      await verified(repository.get(id) ?? record, containerId, progress);
     } catch (error) {
       const reason = failureReason(error);
       if (reason === undefined) throw error;
@@ -226,23 +245,17 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     return { ...current, imageId: image.id, imageVolumes: image.volumes };
   }
 
-  async function verified(
-    record: SandboxRecord,
-    containerId: string,
-    reason: TransitionReason,
-  ): Promise<void> {
+  async function verified(record: SandboxRecord, containerId: string, why: Why): Promise<void> {
     const started = await runtime.verify(containerId, planOf(record, hostFacts(), labels));
     if (started === undefined) return; // it ended already
-    watch.began(record.id, started);
+    watch.began(record.id, started.cgroup);
     if (record.state === "RUNNING" && record.bootId === bootId) return;
     const startedAtMs = Date.parse(started.container.startedAt);
     repository.put(
       {
         ...moved(record, {
           state: "RUNNING",
-          reason,
-          message: "its main command runs within its limits",
-          actor: actors.policy,
+          ...why,
           containerId,
         }),
         bootId,
@@ -291,6 +304,26 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
       retries.clear();
     },
   };
+}
+
+type Why = Pick<Settlement, "reason" | "message" | "actor">;
+
+const progress: Why = {
+  reason: "PROGRESS",
+  message: "its main command runs within its limits",
+  actor: actors.policy,
+};
+
+/** Why a container is found running that this daemon did not start just now. */
+function cameToRun({ state }: SandboxRecord): Why {
+  switch (state) {
+    case "PAUSED":
+      return { reason: "EXTERNAL", message: "unpaused behind the daemon", actor: actors.external };
+    case "RUNNING":
+      return { reason: "ADOPTED", message: "found running after a reboot", actor: actors.host };
+    default:
+      return progress;
+  }
 }
 
 /** The record after a transition. */

@@ -19,7 +19,7 @@ export interface SpecRequest {
   readonly stopGraceMs?: number;
 }
 
-type Rules = Pick<Config, "templates" | "defaults" | "limits">;
+type Rules = Pick<Config, "templates" | "defaults" | "limits" | "capacity">;
 
 const environmentBytes = 128 * 1024;
 const reservedLabelPrefix = "sandboxd.";
@@ -58,9 +58,20 @@ export function effectiveSpec(request: SpecRequest, rules: Rules): Spec {
   return spec;
 }
 
-/** The resources with some of them changed, under the same rules. @throws SandboxdError INVALID_FIELD. */
+/**
+ * The resources with some of them changed, under the same rules. A request that is not named shrinks with its limit.
+ *
+ * @throws SandboxdError INVALID_FIELD.
+ */
 export function changedResources(present: Resources, change: Partial<Resources>, rules: Rules): Resources {
-  const resources = { ...present, ...change };
+  const cpuMillis = change.cpuMillis ?? present.cpuMillis;
+  const memoryBytes = change.memoryBytes ?? present.memoryBytes;
+  const resources = {
+    ...present,
+    cpuRequestMillis: Math.min(present.cpuRequestMillis, cpuMillis),
+    memoryRequestBytes: Math.min(present.memoryRequestBytes, memoryBytes),
+    ...change,
+  };
   throwIfAny(resourceViolations(resources, rules.limits));
   return resources;
 }
@@ -85,7 +96,7 @@ type TemplateResources = Config["templates"][string]["resources"];
 function effectiveResources(
   asked: Partial<Resources>,
   template: Partial<TemplateResources>,
-  { defaults }: Rules,
+  { defaults, capacity }: Rules,
 ): Resources {
   const { blockIo: templateIo, ...templateLimits } = template;
   const base = { ...defaults, ...defined(templateLimits), ...defined(asked) };
@@ -94,9 +105,9 @@ function effectiveResources(
     asked[key] !== undefined || templateLimits[key] !== undefined;
   return {
     cpuMillis: base.cpuMillis,
-    cpuRequestMillis: base.cpuRequestMillis ?? base.cpuMillis,
+    cpuRequestMillis: base.cpuRequestMillis ?? Math.ceil(base.cpuMillis / capacity.cpuOvercommit),
     memoryBytes: base.memoryBytes,
-    memoryRequestBytes: base.memoryRequestBytes ?? base.memoryBytes,
+    memoryRequestBytes: base.memoryRequestBytes ?? Math.ceil(base.memoryBytes / capacity.memoryOvercommit),
     pids: base.pids,
     openFiles: base.openFiles,
     // a default that does not fit into the memory asked for is no reason to refuse it

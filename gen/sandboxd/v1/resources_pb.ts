@@ -11,7 +11,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file sandboxd/v1/resources.proto.
  */
 export const file_sandboxd_v1_resources: GenFile = /*@__PURE__*/
-  fileDesc("ChtzYW5kYm94ZC92MS9yZXNvdXJjZXMucHJvdG8SC3NhbmRib3hkLnYxIoAFCglSZXNvdXJjZXMSJAoKY3B1X21pbGxpcxgBIAEoA0ILukgIIgYYgMA+KApIAIgBARIsChJjcHVfcmVxdWVzdF9taWxsaXMYAiABKANCC7pICCIGGIDAPigBSAGIAQESLQoMbWVtb3J5X2J5dGVzGAMgASgDQhK6SA8iDRiAgICAgIAEKICAgANIAogBARIyChRtZW1vcnlfcmVxdWVzdF9ieXRlcxgEIAEoA0IPukgMIgoYgICAgICABCgBSAOIAQESHwoEcGlkcxgFIAEoA0IMukgJIgcYgICAAigESASIAQESJAoKb3Blbl9maWxlcxgGIAEoA0ILukgIIgYYgIBAKBBIBYgBARIrCgt0bXBmc19ieXRlcxgHIAEoA0IRukgOIgwYgICAgICABCiAgARIBogBARInCgx0bXBmc19pbm9kZXMYCCABKANCDLpICSIHGICAgAgoEEgHiAEBEikKCXNobV9ieXRlcxgJIAEoA0IRukgOIgwYgICAgICABCiAgARICIgBARInCglsb2dfYnl0ZXMYCiABKANCD7pIDCIKGICAgIAEKICABEgJiAEBEiYKCGJsb2NrX2lvGAsgASgLMhQuc2FuZGJveGQudjEuQmxvY2tJb0INCgtfY3B1X21pbGxpc0IVChNfY3B1X3JlcXVlc3RfbWlsbGlzQg8KDV9tZW1vcnlfYnl0ZXNCFwoVX21lbW9yeV9yZXF1ZXN0X2J5dGVzQgcKBV9waWRzQg0KC19vcGVuX2ZpbGVzQg4KDF90bXBmc19ieXRlc0IPCg1fdG1wZnNfaW5vZGVzQgwKCl9zaG1fYnl0ZXNCDAoKX2xvZ19ieXRlcyLXAgoHQmxvY2tJbxIzChVyZWFkX2J5dGVzX3Blcl9zZWNvbmQYASABKANCD7pIDCIKGICAgICAICiAIEgAiAEBEjQKFndyaXRlX2J5dGVzX3Blcl9zZWNvbmQYAiABKANCD7pIDCIKGICAgICAICiAIEgBiAEBEjUKGnJlYWRfb3BlcmF0aW9uc19wZXJfc2Vjb25kGAMgASgDQgy6SAkiBxiAreIEKAFIAogBARI2Cht3cml0ZV9vcGVyYXRpb25zX3Blcl9zZWNvbmQYBCABKANCDLpICSIHGICt4gQoAUgDiAEBQhgKFl9yZWFkX2J5dGVzX3Blcl9zZWNvbmRCGQoXX3dyaXRlX2J5dGVzX3Blcl9zZWNvbmRCHQobX3JlYWRfb3BlcmF0aW9uc19wZXJfc2Vjb25kQh4KHF93cml0ZV9vcGVyYXRpb25zX3Blcl9zZWNvbmQiXAoPUmVzb3VyY2VBbW91bnRzEhIKCmNwdV9taWxsaXMYASABKAMSFAoMbWVtb3J5X2J5dGVzGAIgASgDEgwKBHBpZHMYAyABKAMSEQoJc2FuZGJveGVzGAQgASgDYgZwcm90bzM", [file_buf_validate_validate]);
+  fileDesc("ChtzYW5kYm94ZC92MS9yZXNvdXJjZXMucHJvdG8SC3NhbmRib3hkLnYxIoAFCglSZXNvdXJjZXMSJAoKY3B1X21pbGxpcxgBIAEoA0ILukgIIgYYgMA+KApIAIgBARIsChJjcHVfcmVxdWVzdF9taWxsaXMYAiABKANCC7pICCIGGIDAPigBSAGIAQESLQoMbWVtb3J5X2J5dGVzGAMgASgDQhK6SA8iDRiAgICAgIAEKICAgANIAogBARIyChRtZW1vcnlfcmVxdWVzdF9ieXRlcxgEIAEoA0IPukgMIgoYgICAgICABCgBSAOIAQESHwoEcGlkcxgFIAEoA0IMukgJIgcYgICAAigESASIAQESJAoKb3Blbl9maWxlcxgGIAEoA0ILukgIIgYYgIBAKEBIBYgBARIrCgt0bXBmc19ieXRlcxgHIAEoA0IRukgOIgwYgICAgICABCiAgARIBogBARInCgx0bXBmc19pbm9kZXMYCCABKANCDLpICSIHGICAgAgoEEgHiAEBEikKCXNobV9ieXRlcxgJIAEoA0IRukgOIgwYgICAgICABCiAgARICIgBARInCglsb2dfYnl0ZXMYCiABKANCD7pIDCIKGICAgIAEKICAQEgJiAEBEiYKCGJsb2NrX2lvGAsgASgLMhQuc2FuZGJveGQudjEuQmxvY2tJb0INCgtfY3B1X21pbGxpc0IVChNfY3B1X3JlcXVlc3RfbWlsbGlzQg8KDV9tZW1vcnlfYnl0ZXNCFwoVX21lbW9yeV9yZXF1ZXN0X2J5dGVzQgcKBV9waWRzQg0KC19vcGVuX2ZpbGVzQg4KDF90bXBmc19ieXRlc0IPCg1fdG1wZnNfaW5vZGVzQgwKCl9zaG1fYnl0ZXNCDAoKX2xvZ19ieXRlcyLXAgoHQmxvY2tJbxIzChVyZWFkX2J5dGVzX3Blcl9zZWNvbmQYASABKANCD7pIDCIKGICAgICAICiAIEgAiAEBEjQKFndyaXRlX2J5dGVzX3Blcl9zZWNvbmQYAiABKANCD7pIDCIKGICAgICAICiAIEgBiAEBEjUKGnJlYWRfb3BlcmF0aW9uc19wZXJfc2Vjb25kGAMgASgDQgy6SAkiBxiAreIEKAFIAogBARI2Cht3cml0ZV9vcGVyYXRpb25zX3Blcl9zZWNvbmQYBCABKANCDLpICSIHGICt4gQoAUgDiAEBQhgKFl9yZWFkX2J5dGVzX3Blcl9zZWNvbmRCGQoXX3dyaXRlX2J5dGVzX3Blcl9zZWNvbmRCHQobX3JlYWRfb3BlcmF0aW9uc19wZXJfc2Vjb25kQh4KHF93cml0ZV9vcGVyYXRpb25zX3Blcl9zZWNvbmQiXAoPUmVzb3VyY2VBbW91bnRzEhIKCmNwdV9taWxsaXMYASABKAMSFAoMbWVtb3J5X2J5dGVzGAIgASgDEgwKBHBpZHMYAyABKAMSEQoJc2FuZGJveGVzGAQgASgDYgZwcm90bzM", [file_buf_validate_validate]);
 
 /**
  * What one sandbox may use. Every limit is enforced by the kernel and read back from it before the
@@ -32,7 +32,7 @@ export type Resources = Message<"sandboxd.v1.Resources"> & {
 
   /**
    * CPU that admission sets aside, and the weight under contention. Unit: millicores.
-   * Bounds: 1 to cpu_millis. Default: cpu_millis.
+   * Bounds: 1 to cpu_millis. Default: cpu_millis divided by the host's cpu_overcommit.
    *
    * @generated from field: optional int64 cpu_request_millis = 2;
    */
@@ -47,7 +47,8 @@ export type Resources = Message<"sandboxd.v1.Resources"> & {
   memoryBytes?: bigint | undefined;
 
   /**
-   * Memory that admission sets aside. Unit: bytes. Bounds: 1 to memory_bytes. Default: memory_bytes.
+   * Memory that admission sets aside. Unit: bytes. Bounds: 1 to memory_bytes. Default: memory_bytes divided by the
+   * host's memory_overcommit.
    *
    * @generated from field: optional int64 memory_request_bytes = 4;
    */
@@ -61,7 +62,7 @@ export type Resources = Message<"sandboxd.v1.Resources"> & {
   pids?: bigint | undefined;
 
   /**
-   * Most open file descriptors of one process (RLIMIT_NOFILE, soft and hard). Bounds: 16 to 1,048,576.
+   * Most open file descriptors of one process (RLIMIT_NOFILE, soft and hard). Bounds: 64 to 1,048,576.
    * Default: 4096.
    *
    * @generated from field: optional int64 open_files = 6;
@@ -94,7 +95,7 @@ export type Resources = Message<"sandboxd.v1.Resources"> & {
 
   /**
    * Most log bytes kept on the host for this sandbox; the oldest are dropped first. Unit: bytes.
-   * Bounds: 64 KiB to 1 GiB. Default: 10 MiB.
+   * Bounds: 1 MiB to 1 GiB. Default: 10 MiB.
    *
    * @generated from field: optional int64 log_bytes = 10;
    */

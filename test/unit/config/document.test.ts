@@ -1,0 +1,97 @@
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { describe, expect, test } from "vitest";
+import { environmentName, leavesOf } from "../../../src/config/given.ts";
+import { literal } from "../../../src/config/literal.ts";
+import { blockIoBounds, resourceBounds } from "../../../src/config/resource.ts";
+import { schema } from "../../../src/config/schema.ts";
+import { configOf, load, temporaryDirectory, testCertificate, testKey } from "./fixture.ts";
+import { renderReference } from "./reference.ts";
+
+const root = join(import.meta.dirname, "../../..");
+const read = (path: string) => readFileSync(join(root, path), "utf8");
+
+const templateLeaves = leavesOf(schema.fields.templates.item.fields, ["templates", "shell"]);
+const leaves = [...leavesOf(schema.fields, []), ...templateLeaves];
+
+describe("the example file", () => {
+  const example = read("systemd/sandboxd.toml");
+  const directory = () => {
+    const made = temporaryDirectory();
+    for (const name of ["server", "client", "callers", "scheduler"])
+      writeFileSync(join(made, `${name}.crt`), testCertificate);
+    for (const name of ["server", "client"])
+      writeFileSync(join(made, `${name}.key`), testKey, { mode: 0o600 });
+    return made;
+  };
+  /** With every setting in effect. */
+  const uncommented = () =>
+    example.replace(/^#(?=\[|[a-z_]+ = )/gm, "").replaceAll("/etc/sandboxd/tls", directory());
+
+  test("as it is, it changes nothing", () => {
+    expect(configOf(example)).toEqual(configOf(""));
+  });
+
+  test("has every key, and with all of them in effect it is valid", () => {
+    const loaded = load(uncommented(), { dev: true });
+    if ("errors" in loaded) throw new Error(JSON.stringify(loaded.errors, undefined, 1));
+    const given = loaded.settings.filter(({ source }) => source.kind === "file").map(({ key }) => key);
+    expect(given.toSorted()).toEqual(leaves.map(({ path }) => path.join(".")).toSorted());
+  });
+
+  test("shows the defaults, but where an example says more", () => {
+    const examples = [
+      "host.labels",
+      "scheduler.endpoints",
+      "images.allow",
+      "templates.shell.env",
+      "templates.shell.labels",
+    ];
+    const loaded = load(uncommented(), { dev: true });
+    if ("errors" in loaded) throw new Error("invalid");
+    const shown = new Map(loaded.settings.map((setting) => [setting.key, setting.literal]));
+    for (const { path, field } of leaves) {
+      const key = path.join(".");
+      if (field.fallback !== undefined && !examples.includes(key))
+        expect([key, shown.get(key)]).toEqual([key, literal(field.fallback)]);
+    }
+  });
+});
+
+test("the reference in the documents is the schema's", () => {
+  const file = join(root, "docs/configuration.md");
+  const marked = /(<!-- made from [^\n]*-->\n)[\s\S]*(<!-- \/made -->)/;
+  const document = readFileSync(file, "utf8");
+  const expected = document.replace(
+    marked,
+    (_, begin: string, end: string) => `${begin}\n${renderReference()}\n${end}`,
+  );
+  if (process.env["UPDATE_DOCS"] !== undefined) writeFileSync(file, expected);
+  expect(readFileSync(file, "utf8")).toBe(expected);
+  for (const { path } of leaves) expect(expected).toContain(`| \`${path.at(-1)}\` |`);
+});
+
+test("every key has a variable of its own", () => {
+  const names = leavesOf(schema.fields, []).map(({ path }) => environmentName(path));
+  expect(new Set(names).size).toBe(names.length);
+});
+
+test("bounds and names of resources are the contract's", () => {
+  const contract = read("proto/sandboxd/v1/resources.proto");
+  const fields =
+    /optional int64 (\w+) = \d+ \[\(buf\.validate\.field\)\.int64 = \{\s*gte: (\d+)\s*lte: (\d+)/g;
+  const bounds = [...contract.matchAll(fields)].map(([, name, min, max]) => [
+    name,
+    { min: Number(min), max: Number(max) },
+  ]);
+  const own = Object.entries({ ...resourceBounds, ...blockIoBounds }).map(([key, { min, max }]) => [
+    key,
+    { min, max },
+  ]);
+  const { cpu_request_millis, memory_request_bytes, ...others } = Object.fromEntries(bounds);
+  expect(Object.fromEntries(own)).toEqual(others);
+  expect([cpu_request_millis, memory_request_bytes]).toEqual([
+    { min: 1, max: resourceBounds.cpu_millis.max },
+    { min: 1, max: resourceBounds.memory_bytes.max },
+  ]);
+});

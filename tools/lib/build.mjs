@@ -1,0 +1,34 @@
+// The compiled daemon in dist/: made again when a source is newer than the last build.
+import { existsSync, readdirSync, statSync, utimesSync, writeFileSync } from "node:fs";
+import path from "node:path";
+import { Advice, root, run } from "./process.mjs";
+
+const stamp = path.join(root, "dist/.built");
+const sources = ["src", "gen", "tsconfig.json", "tsconfig.build.json", "package-lock.json"];
+
+function newest(file) {
+  const status = statSync(file);
+  if (!status.isDirectory()) return status.mtimeMs;
+  const below = readdirSync(file).map((name) => newest(path.join(file, name)));
+  // A folder's own time moves when a file in it is removed.
+  return Math.max(status.mtimeMs, ...below);
+}
+
+function isFresh() {
+  if (!existsSync(stamp)) return false;
+  const built = statSync(stamp).mtimeMs;
+  return sources.every((name) => newest(path.join(root, name)) <= built);
+}
+
+/** Compiles src/ and gen/ into dist/ unless that is up to date. Fails with the compiler's words. */
+export async function ensureBuild({ log }) {
+  if (isFresh()) return;
+  const started = new Date();
+  log("compiling");
+  const tsc = path.join(root, "node_modules/.bin/tsc");
+  const { status } = await run(tsc, ["-p", "tsconfig.build.json"]);
+  if (status !== 0) throw new Advice("the sources do not compile: see above");
+  writeFileSync(stamp, "");
+  // What was saved while the compiler ran is newer than the stamp, and so is compiled next time.
+  utimesSync(stamp, started, started);
+}

@@ -1,0 +1,2 @@
+/** Path of the pinned Node. */
+export const pinnedNode: string;

@@ -1,0 +1,86 @@
+// npm test: runs the tests on a private engine, and leaves nothing behind.
+//
+//   npm test                       all of them
+//   npm test -- unit               one kind: unit, integration or fault
+//   npm test -- test/unit/store    files whose path contains this
+//
+// Other arguments go to vitest as they are. The last line is `N passed, N failed, N skipped`.
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import path from "node:path";
+import { ensureDependencies } from "./lib/deps.mjs";
+import { pinnedNode } from "./lib/node.mjs";
+import { main, root } from "./lib/process.mjs";
+import { withScratch } from "./lib/scratch.mjs";
+
+const kinds = ["unit", "integration", "fault"];
+const log = (line) => console.log(`test: ${line}`);
+
+/** What is printed when the tests could not even be counted. */
+const nothingRan = "0 passed, 1 failed, 0 skipped";
+
+/** Whether any of the tests asked for needs an engine: not, when only unit tests were named. */
+function needsEngine(asked) {
+  const named = asked.filter((argument) => !argument.startsWith("-"));
+  return named.length === 0 || !named.every((name) => name === "unit" || name.includes("test/unit"));
+}
+
+function hasTests(kind) {
+  const directory = path.join(root, "test", kind);
+  if (!existsSync(directory)) return false;
+  return readdirSync(directory, { recursive: true }).some((file) => file.endsWith(".test.ts"));
+}
+
+function vitestArguments(asked) {
+  const named = asked.filter((argument) => kinds.includes(argument));
+  const chosen = named.length > 0 ? named : kinds.filter(hasTests);
+  return [
+    path.join(root, "node_modules/vitest/vitest.mjs"),
+    "run",
+    "--reporter=default",
+    `--reporter=${path.join(root, "tools/lib/summary-reporter.mjs")}`,
+    ...chosen.flatMap((kind) => ["--project", kind]),
+    ...asked.filter((argument) => !kinds.includes(argument)),
+  ];
+}
+
+/** Prints which tests were skipped, by reason. Returns the closing line. */
+function report(file, status, hasEngine) {
+  if (!existsSync(file)) return nothingRan;
+  const { passed, failed, skipped } = JSON.parse(readFileSync(file, "utf8"));
+  // Node 20 has no Map.groupBy.
+  const reasons = new Map();
+  for (const test of skipped) {
+    const reason = test.why ?? (hasEngine ? "no reason given" : "there is no engine");
+    reasons.set(reason, [...(reasons.get(reason) ?? []), test]);
+  }
+  for (const [reason, tests] of reasons) {
+    console.log(`\nskipped (${reason}):`);
+    for (const { file: module, name } of tests) console.log(`  ${module}: ${name}`);
+  }
+  // vitest also fails for what is no test: a set-up that threw, no file found.
+  const counted = status !== 0 && failed === 0 ? 1 : failed;
+  return `${passed} passed, ${counted} failed, ${skipped.length} skipped`;
+}
+
+await main(async () => {
+  const asked = process.argv.slice(2);
+  let closing = nothingRan;
+  try {
+    await ensureDependencies({ log });
+    const engine = needsEngine(asked) ? "optional" : "none";
+    // The program that tries the isolation from inside is compiled by its test.
+    const packages = ["gcc", "libc6-dev"];
+    return await withScratch(
+      { kind: "test", engine, packages, log },
+      async ({ directory, hasEngine, runChild }) => {
+        const summary = path.join(directory, "summary.json");
+        const status = await runChild(pinnedNode, vitestArguments(asked), { SANDBOXD_TEST_SUMMARY: summary });
+        closing = report(summary, status, hasEngine);
+        return status;
+      },
+    );
+  } finally {
+    // After everything else, and after the error that ended the run, if one did.
+    process.on("exit", () => console.log(`\n${closing}`));
+  }
+});
