@@ -14,6 +14,7 @@ import { createApiServer } from "./api/server.ts";
 import { createStatsFeed } from "./api/stats-feed.ts";
 import { createTerms, createUplinkSource } from "./api/uplink-source.ts";
 import type { Config } from "./config/config.ts";
+import { meterState, uplinkMetrics } from "./daemon-metrics.ts";
 import { cgroupPathsAt } from "./engine/cgroup-path.ts";
 import { createDockerRuntime } from "./engine/docker.ts";
 import { readCapacity } from "./host/capacity.ts";
@@ -24,7 +25,7 @@ import { openHostSampler } from "./monitor/host-sampler.ts";
 import { createInventory } from "./monitor/inventory.ts";
 import { createSampler } from "./monitor/sampler-loop.ts";
 import type { Log } from "./observe/log.ts";
-import { createMetrics, type Metrics } from "./observe/metrics.ts";
+import { createMetrics } from "./observe/metrics.ts";
 import { createMetricsListener } from "./observe/metrics-listener.ts";
 import { watchProcess } from "./observe/process-metrics.ts";
 import { createEngineWatch } from "./sandbox/engine-watch.ts";
@@ -136,6 +137,7 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
       log: log.child("reconciler"),
     });
     closers.push(() => reconciler.close());
+    closers.push(meterState(registry, { repository, host, store, sampler }));
     const health = createHealthRegistry();
     const engineWatch = createEngineWatch({
       runtime,
@@ -166,7 +168,7 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
     health.set(EventService.typeName, "SERVING");
     tellHealth();
     closers.push(host.subscribe(tellHealth));
-    closers.push(watchState(store, (writable) => host.stateIsWritable(writable)));
+    closers.push(probeState(store, (writable) => host.stateIsWritable(writable)));
 
     const terms = createTerms(store);
     const manager = createManager({
@@ -213,7 +215,6 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
       log.info({ address }, "listening");
     }
     if (config.metrics.address !== undefined) {
-      collectState(registry, { repository, host, store });
       const listener = await createMetricsListener({
         address: config.metrics.address,
         render: registry.render,
@@ -225,6 +226,7 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
         source: createUplinkSource({ store, repository, host, feed, terms }),
         endpoints: config.scheduler.endpoints,
         credentials: schedulerCredentials(config),
+        metrics: uplinkMetrics(registry),
         log: log.child("uplink").pino,
       });
       uplink.start();
@@ -294,39 +296,7 @@ function schedulerCredentials({ scheduler: { tls } }: Config) {
 }
 
 /** Tries to write every few seconds, so that a full disk is told before a caller meets it, and its end too. */
-function watchState(store: Store, tell: (writable: boolean) => void): () => void {
+function probeState(store: Store, tell: (writable: boolean) => void): () => void {
   const timer = setInterval(() => tell(store.isWritable()), stateProbeMs);
   return () => clearInterval(timer);
-}
-
-interface Collected {
-  readonly repository: ReturnType<typeof createRepository>;
-  readonly host: ReturnType<typeof createHost>;
-  readonly store: Store;
-}
-
-function collectState(
-  { metrics, onRender }: { metrics: Metrics; onRender(collect: () => void): void },
-  { repository, host, store }: Collected,
-): void {
-  let told = store.events.newest();
-  onRender(() => {
-    const states = new Map<string, number>();
-    for (const { state } of repository.all()) states.set(state, (states.get(state) ?? 0) + 1);
-    for (const [state, count] of states) metrics.sandboxes.set({ state }, count);
-    const { requests, limits } = host.promised();
-    const kinds = {
-      capacity: host.capacity.capacity,
-      allocatable: host.capacity.allocatable,
-      allocated: requests,
-      limits,
-    };
-    for (const [kind, amounts] of Object.entries(kinds)) {
-      metrics.capacityCpu.set({ kind }, amounts.cpuMillis);
-      metrics.capacityMemory.set({ kind }, amounts.memoryBytes);
-      metrics.capacityPids.set({ kind }, amounts.pids);
-    }
-    metrics.eventsWritten.add({}, store.events.newest() - told);
-    told = store.events.newest();
-  });
 }

@@ -20,8 +20,18 @@ switch (command.command) {
     });
     break;
   case "dev-scheduler": {
-    const { runDevScheduler } = await import("./dev-scheduler/run.ts");
-    await runDevScheduler(command);
+    const [{ runDevScheduler }, { createLog }] = await Promise.all([
+      import("./dev-scheduler/run.ts"),
+      import("./observe/log.ts"),
+    ]);
+    const { host, port } = command.listen;
+    process.exitCode = await runDevScheduler({
+      listen: host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`,
+      json: command.json,
+      stdout: process.stdout,
+      // what it prints is for people; its log is for those who look for trouble
+      log: createLog({ level: "warn" }).pino,
+    });
     break;
   }
   case "version":

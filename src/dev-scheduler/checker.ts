@@ -53,7 +53,9 @@ export interface SessionChecker {
    */
   request(request: ConnectRequest): boolean;
   /** Says what Welcome acknowledged; without it, what Hello said. */
-  welcomed(acknowledged: number): void;
+  welcomed(sequence: number): void;
+  /** Says what was acknowledged later. A host need not tell that again. */
+  acknowledged(sequence: number): void;
 }
 
 interface Ledger {
@@ -100,6 +102,7 @@ function createSessionChecker(
   let who = { hostId: "", epoch: "" };
   let ledger: Ledger | undefined;
   let next = 0;
+  let acknowledged = 0;
   let begun = false;
   let snapshotSeen = false;
   let heartbeats = 0;
@@ -117,7 +120,8 @@ function createSessionChecker(
   }
 
   function expect(sequence: number, what: string, rule: Rule): void {
-    if (sequence !== next) {
+    const skippedIsKnown = sequence > next && sequence <= acknowledged + 1;
+    if (sequence !== next && !skippedIsKnown) {
       violated(begun ? rule : "EVENTS_RESUME_AFTER_ACK", `${what} ${sequence}, expected ${next}`);
     }
     begun = true;
@@ -159,8 +163,12 @@ function createSessionChecker(
   }
 
   return {
-    welcomed(acknowledged) {
-      next = acknowledged + 1;
+    welcomed(sequence) {
+      acknowledged = sequence;
+      next = sequence + 1;
+    },
+    acknowledged(sequence) {
+      acknowledged = Math.max(acknowledged, sequence);
     },
     request(request) {
       const { message } = request;

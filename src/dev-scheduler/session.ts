@@ -73,6 +73,7 @@ export function createHostSession(options: HostSessionOptions): HostSession {
 
   const session: HostSession = {
     send(answer) {
+      if (answer.case === "ack") checker.acknowledged(Number(answer.value.sequence));
       queue.push(create(ConnectResponseSchema, { message: answer }));
     },
     acknowledge() {

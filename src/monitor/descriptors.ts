@@ -6,7 +6,7 @@ import { closeSync, openSync, readSync } from "node:fs";
 export const page: Buffer = Buffer.alloc(256 * 1024);
 
 /** A cgroup file that must have content was empty: the kernel is taking the cgroup away. */
-export class CgroupEmptyError extends Error {
+class CgroupEmptyError extends Error {
   override readonly name = "CgroupEmptyError";
 }
 

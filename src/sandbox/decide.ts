@@ -134,15 +134,20 @@ function decideRunning(record: SandboxRecord, observed: Observed, bootId: string
     case "exited":
       return isStarting && container.startedAt === record.endedRun
         ? { do: "start", containerId: container.id }
-        : settle(ended(record, observed, bootId));
+        : // of a run that was not yet seen running, the record's boot is that of the run before
+          settle(ended(record, observed, !isStarting && record.bootId !== "" && record.bootId !== bootId));
   }
 }
 
-function ended(record: SandboxRecord, observed: Observed & { kind: "present" }, bootId: string): Settlement {
+function ended(
+  record: SandboxRecord,
+  observed: Observed & { kind: "present" },
+  wasRebooted: boolean,
+): Settlement {
   const { container } = observed;
   const exit = exitOf(container, observed.oomKills);
   const facts = { endedRun: container.startedAt, exit };
-  if (record.bootId !== "" && record.bootId !== bootId) {
+  if (wasRebooted) {
     const message = "the host was rebooted while it ran";
     return {
       state: "STOPPED",

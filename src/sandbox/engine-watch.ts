@@ -109,6 +109,8 @@ export function createEngineWatch(options: EngineWatchOptions): EngineWatch {
     const container = await runtime.inspect(containerId, { signal });
     const identity = container === undefined ? undefined : labels.decode(container.labels);
     if (container === undefined || identity === undefined) return;
+    // created, or rebuilt and deleted, while the engine was asked
+    if (repository.get(identity.id) !== undefined || options.store.isTombstone(identity.instance)) return;
     const timeMs = Date.now();
     const message = "rebuilt from its container's labels; the daemon's state did not know it";
     const { cpuMillis, memoryBytes, pids } = container.limits;

@@ -28,7 +28,9 @@ const writableDir = "/tmp";
 
 /** @throws SandboxdError TEMPLATE_NOT_FOUND, or INVALID_FIELD naming every field that breaks a rule. */
 export function effectiveSpec(request: SpecRequest, rules: Rules): Spec {
-  const template = request.template === "" ? undefined : rules.templates[request.template];
+  const template = Object.hasOwn(rules.templates, request.template)
+    ? rules.templates[request.template]
+    : undefined;
   if (request.template !== "" && template === undefined) {
     const known = Object.keys(rules.templates).join(", ") || "none";
     throw new SandboxdError(

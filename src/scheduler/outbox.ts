@@ -4,6 +4,11 @@
 import type { Event } from "../../gen/sandboxd/v1/event_pb.ts";
 import type { UplinkEvents } from "./source.ts";
 
+/** The newest number that any session may have told; a scheduler cannot have anything newer. Only ever rises. */
+export interface EverTold {
+  sequence: number;
+}
+
 /** What to tell next: an event, or that the log has lost some. */
 export type OutboxItem =
   | { readonly kind: "event"; readonly event: Event }
@@ -13,6 +18,8 @@ export interface OutboxOptions {
   readonly events: Pick<UplinkEvents, "readAfter" | "newest">;
   /** Everything up to this number is stored by the scheduler. */
   readonly acknowledged: number;
+  /** Shared by all sessions. */
+  readonly everTold: EverTold;
   /** Events that may be told before one of them is acknowledged. */
   readonly window: number;
 }
@@ -22,7 +29,7 @@ export interface Outbox {
   next(): OutboxItem | undefined;
   /**
    * Notes an acknowledgement. "repeated" says nothing new; "beyond" names what was never told and changes
-   * nothing.
+   * nothing. What the scheduler has from an earlier session is not told again.
    */
   acknowledge(sequence: number): "advanced" | "repeated" | "beyond";
   /** The newest number told, or lost and told to be. */
@@ -33,7 +40,7 @@ export interface Outbox {
 const chunkSize = 100;
 
 export function createOutbox(options: OutboxOptions): Outbox {
-  const { events, window } = options;
+  const { events, everTold, window } = options;
   let acknowledged = options.acknowledged;
   let told = acknowledged;
   let chunk: readonly Event[] = [];
@@ -47,9 +54,14 @@ export function createOutbox(options: OutboxOptions): Outbox {
     return chunk[position];
   }
 
+  function tell(sequence: number): void {
+    told = sequence;
+    everTold.sequence = Math.max(everTold.sequence, sequence);
+  }
+
   function gap(last: number): OutboxItem {
     const first = told + 1;
-    told = last;
+    tell(last);
     return { kind: "gap", first, last };
   }
 
@@ -64,13 +76,18 @@ export function createOutbox(options: OutboxOptions): Outbox {
       const sequence = Number(event.sequence);
       if (sequence > told + 1) return gap(sequence - 1);
       position += 1;
-      told = sequence;
+      tell(sequence);
       return { kind: "event", event };
     },
     acknowledge(sequence) {
-      if (sequence > told) return "beyond";
+      if (sequence > everTold.sequence) return "beyond";
       if (sequence <= acknowledged) return "repeated";
       acknowledged = sequence;
+      if (sequence > told) {
+        told = sequence;
+        chunk = [];
+        position = 0;
+      }
       return "advanced";
     },
     told: () => told,

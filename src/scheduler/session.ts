@@ -16,7 +16,7 @@ import type { UplinkClock } from "./clock.ts";
 import type { Endpoint } from "./endpoints.ts";
 import { createLine, type Due, type Line } from "./line.ts";
 import type { UplinkMetrics } from "./metrics.ts";
-import { createOutbox, type Outbox } from "./outbox.ts";
+import { createOutbox, type EverTold, type Outbox } from "./outbox.ts";
 import type { Outcome } from "./outcome.ts";
 import { type Periods, periodsOf } from "./pace.ts";
 import type { UplinkSource } from "./source.ts";
@@ -51,6 +51,8 @@ export interface SessionOptions {
   /** How long one message may wait for the scheduler to read. Unit: milliseconds. */
   readonly stallTimeoutMs: number;
   readonly window: number;
+  /** Shared by all sessions. */
+  readonly everTold: EverTold;
 }
 
 export interface SessionEnd {
@@ -71,12 +73,11 @@ const protocolVersion = 1;
 
 /** Opens a session at once. */
 export function openSession(options: SessionOptions): Session {
-  const { clock, source, log, metrics } = options;
+  const { clock, everTold, source, log, metrics, window } = options;
   const { promise: ended, resolve } = Promise.withResolvers<SessionEnd>();
   const cleanups = new Set<() => void>();
   let phase: Phase = { kind: "greeting" };
   let periods = options.periods;
-  let newestTold = 0;
   let call: SchedulerCall | undefined;
   let writingSinceMs: number | undefined;
   let goodbye = "";
@@ -182,8 +183,8 @@ export function openSession(options: SessionOptions): Session {
     if (phase.kind !== "greeting") return violation("a second Welcome");
     const kept = source.lastAcknowledgedSequence();
     const acknowledged = Number(acknowledgedSequence ?? kept);
-    if (acknowledged < 0 || acknowledged > newestTold) {
-      return violation(`Welcome acknowledges ${acknowledged}, the newest event in Hello was ${newestTold}`);
+    if (acknowledged < 0 || acknowledged > everTold.sequence) {
+      return violation(`Welcome acknowledges ${acknowledged}, the newest event told is ${everTold.sequence}`);
     }
     if (term < 0n || term > Number.MAX_SAFE_INTEGER) return violation(`Welcome with the term ${term}`);
     if (term !== 0n && !source.acceptTerm(Number(term))) {
@@ -197,7 +198,7 @@ export function openSession(options: SessionOptions): Session {
       failed: (error) => log.warn({ err: error }, "acknowledgement not kept"),
     });
     acknowledgements.note(acknowledged);
-    const outbox = createOutbox({ events: source.events, acknowledged, window: options.window });
+    const outbox = createOutbox({ events: source.events, acknowledged, everTold, window });
     const line = createLine({ source, outbox, wallMs: clock.wallMs });
     phase = { kind: "live", sessionId, term: Number(term), sinceMs: clock.monotonicMs(), outbox, line };
     cleanups.add(source.events.subscribe(pump));
@@ -212,7 +213,7 @@ export function openSession(options: SessionOptions): Session {
   function acknowledge(outbox: Outbox, sequence: bigint): Outcome | undefined {
     const news = outbox.acknowledge(Number(sequence));
     if (sequence < 0n || news === "beyond") {
-      return violation(`Ack of ${sequence}, the newest event told is ${outbox.told()}`);
+      return violation(`Ack of ${sequence}, the newest event told is ${everTold.sequence}`);
     }
     if (news === "advanced") acknowledgements?.note(Number(sequence));
     pump();
@@ -249,7 +250,6 @@ export function openSession(options: SessionOptions): Session {
   cleanups.add(cancelWelcome);
 
   guarded(() => {
-    newestTold = source.events.newest();
     call = options.dial(options.endpoint, {
       message: receive,
       malformed: (problem) => end(violation(`a message that cannot be decoded: ${problem}`)),
@@ -263,7 +263,7 @@ export function openSession(options: SessionOptions): Session {
           value: {
             host: source.host(),
             lastAcknowledgedSequence: BigInt(source.lastAcknowledgedSequence()),
-            lastSequence: BigInt(newestTold),
+            lastSequence: BigInt(source.events.newest()),
             term: BigInt(source.term()),
             protocolVersion,
           },

@@ -6,6 +6,7 @@ import { createGrpcDial, type Dial, type UplinkCredentials } from "./channel.ts"
 import { systemUplinkClock, type UplinkClock } from "./clock.ts";
 import { createEndpoints, type Endpoint } from "./endpoints.ts";
 import { noUplinkMetrics, type UplinkMetrics } from "./metrics.ts";
+import type { EverTold } from "./outbox.ts";
 import type { Outcome } from "./outcome.ts";
 import { defaultPeriods, type Periods } from "./pace.ts";
 import { openSession, type Session, type SessionEnd } from "./session.ts";
@@ -100,6 +101,8 @@ export function createUplink(options: UplinkOptions): Uplink {
     random: options.random ?? Math.random,
   });
   const dial = options.dial ?? createGrpcDial({ ...limits, credentials: options.credentials });
+  // what exists already may have been told before the daemon was restarted
+  const everTold: EverTold = { sequence: source.events.newest() };
   const stop = new AbortController();
   let current: { readonly endpoint: Endpoint; readonly session: Session } | undefined;
   let running: Promise<void> | undefined;
@@ -113,6 +116,7 @@ export function createUplink(options: UplinkOptions): Uplink {
         ...limits,
         endpoint,
         dial,
+        everTold,
         source,
         clock,
         log,

@@ -18,7 +18,7 @@ export interface OpenedDatabase {
 /**
  * Locks the directory, opens `state.db` in it and brings it to the newest version.
  *
- * @throws Error if another daemon holds the directory, it cannot be written, or a newer release wrote the file.
+ * @throws Error if another daemon holds the directory, it cannot be read or written, or a newer release wrote the file.
  */
 export function openDatabase(directory: string): OpenedDatabase {
   mkdirSync(directory, { recursive: true, mode: 0o700 });
@@ -28,7 +28,7 @@ export function openDatabase(directory: string): OpenedDatabase {
     const existed = existsSync(file);
     const first = tryOpen(file);
     if (first.db !== undefined) return opened(first.db, lock, undefined);
-    if (!existed || first.newer) throw first.error;
+    if (!existed || !first.unreadable) throw first.error;
     const setAside = moveAside(file);
     const second = tryOpen(file);
     if (second.db === undefined) throw second.error;
@@ -73,29 +73,49 @@ function lockDirectory(directory: string): DatabaseSync {
 
 type Attempt =
   | { readonly db: DatabaseSync }
-  | { readonly db: undefined; readonly error: unknown; readonly newer: boolean };
+  | { readonly db: undefined; readonly error: unknown; readonly unreadable: boolean };
 
 function tryOpen(file: string): Attempt {
   let db: DatabaseSync | undefined;
   try {
     db = new DatabaseSync(file, { timeout: 5_000 });
     db.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON");
-    const check = db.prepare("PRAGMA quick_check(1)").get() as { readonly quick_check: string };
-    if (check.quick_check !== "ok") throw new Error(`${file}: ${check.quick_check}`);
+    const check = db.prepare("PRAGMA integrity_check(1)").get() as { readonly integrity_check: string };
+    if (check.integrity_check !== "ok") throw new Error(`${file}: ${check.integrity_check}`);
     const { user_version: version } = db.prepare("PRAGMA user_version").get() as { user_version: number };
     if (version > migrations.length) {
       db.close();
       const error = new Error(
         `${file} has version ${version}; this release knows up to ${migrations.length}\nHint: it was written by a newer sandboxd; start that one`,
       );
-      return { db: undefined, error, newer: true };
+      return { db: undefined, error, unreadable: false };
     }
     migrate(db, version);
+    checkContent(db, file);
     return { db };
   } catch (error) {
     if (db?.isOpen) db.close();
-    return { db: undefined, error, newer: false };
+    return { db: undefined, error, unreadable: isUnreadable(error) };
   }
+}
+
+/** @throws Error for damage that SQLite takes for content: it has no checksums. */
+function checkContent(db: DatabaseSync, file: string): void {
+  const schemaOf = (one: DatabaseSync) =>
+    (one.prepare("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL").all() as { sql: string }[]).map(
+      (row) => row.sql,
+    );
+  const model = new DatabaseSync(":memory:");
+  try {
+    migrate(model, 0);
+    const present = new Set(schemaOf(db));
+    const missing = schemaOf(model).find((sql) => !present.has(sql));
+    if (missing !== undefined) throw new Error(`${file}: no such table: ${missing}`);
+  } finally {
+    model.close();
+  }
+  const broken = db.prepare("SELECT id FROM sandboxes WHERE NOT json_valid(document)").get();
+  if (broken !== undefined) throw new Error(`${file}: the document of sandbox ${broken["id"]} is not JSON`);
 }
 
 function migrate(db: DatabaseSync, from: number): void {
@@ -112,16 +132,36 @@ function moveAside(file: string): string {
   return target;
 }
 
-const sqliteFull = 13;
+const sqliteError = 1;
 const sqliteReadOnly = 8;
 const sqliteIoError = 10;
+const sqliteCorrupt = 11;
+const sqliteFull = 13;
+const sqliteNotADatabase = 26;
+const sqliteIoErrorRead = 266;
+const sqliteIoErrorShortRead = 522;
+
+/** SQLite's extended code; undefined for an error that is not SQLite's. */
+function codeOf(error: unknown): number | undefined {
+  return error instanceof Error && "errcode" in error && typeof error.errcode === "number"
+    ? error.errcode
+    : undefined;
+}
+
+/** Whether the file itself is at fault. A full disk or a missing permission is no reason to begin anew. */
+function isUnreadable(error: unknown): boolean {
+  const code = codeOf(error);
+  if (code === undefined || code === sqliteIoErrorRead || code === sqliteIoErrorShortRead) return true;
+  return [sqliteError, sqliteCorrupt, sqliteNotADatabase].includes(code & 0xff);
+}
 
 /** SQLite's failures to write as the catalogue knows them; everything else as it is. */
 export function writeError(error: unknown): unknown {
-  if (!(error instanceof Error) || !("errcode" in error) || typeof error.errcode !== "number") return error;
-  const primary = error.errcode & 0xff;
+  const code = codeOf(error);
+  if (code === undefined) return error;
+  const primary = code & 0xff;
   if (primary === sqliteFull || primary === sqliteReadOnly || primary === sqliteIoError) {
-    return new SandboxdError("STATE_DISK_FULL", `the state cannot be written: ${error.message}`, {
+    return new SandboxdError("STATE_DISK_FULL", `the state cannot be written: ${messageOf(error)}`, {
       hint: "free space on the file system of the state directory; the daemon goes on by itself",
       retryDelayMs: 5_000,
       cause: error,

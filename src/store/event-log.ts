@@ -48,6 +48,7 @@ export function createEventLog(
   let oldest = oldestRetained();
   let pending = newest;
   let untrimmed = 0;
+  let trimmed = false;
 
   function oldestRetained(): number {
     const { first } = db.prepare("SELECT min(sequence) AS first FROM events").get() as {
@@ -60,6 +61,7 @@ export function createEventLog(
     append(timeMs, document) {
       if (++untrimmed >= trimEvery) {
         untrimmed = 0;
+        trimmed = true;
         trim.run(pending - retention.count, timeMs - retention.ageMs);
       }
       pending = Number(insert.run(timeMs, document).lastInsertRowid);
@@ -68,8 +70,8 @@ export function createEventLog(
     committed() {
       if (pending === newest) return;
       newest = pending;
-      if (untrimmed === 0) oldest = oldestRetained();
-      else oldest = Math.min(oldest, newest);
+      if (trimmed) oldest = oldestRetained();
+      trimmed = false;
       for (const listener of listeners) listener();
     },
     rolledBack() {

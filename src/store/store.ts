@@ -98,17 +98,18 @@ export function openStore({ directory, eventRetention }: StoreOptions): Store {
   };
 
   function transact<T>(change: (transaction: Transaction) => T): T {
+    let result: T;
     try {
       db.exec("BEGIN IMMEDIATE");
-      const result = change(transaction);
+      result = change(transaction);
       db.exec("COMMIT");
-      events.committed();
-      return result;
     } catch (error) {
       if (db.isTransaction) db.exec("ROLLBACK");
       events.rolledBack();
       throw writeError(error);
     }
+    events.committed();
+    return result;
   }
 
   return {

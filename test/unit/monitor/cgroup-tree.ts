@@ -33,17 +33,13 @@ export function v2Tree(): CgroupTree {
   return tree(root, v2Files, { version: 2, path: root });
 }
 
-/** Descriptors that this process has open on files below a directory's name. */
+/** How many descriptors this process has open. */
 export function openDescriptors(): number {
   return readdirSync("/proc/self/fd").length;
 }
 
 /** A directory with these files in it. */
-export function tree(
-  root: string,
-  files: Readonly<Record<string, string>>,
-  cgroup: CgroupLocation,
-): CgroupTree {
+function tree(root: string, files: Readonly<Record<string, string>>, cgroup: CgroupLocation): CgroupTree {
   const write = (path: string, contents: string): void => {
     mkdirSync(dirname(join(root, path)), { recursive: true });
     writeFileSync(join(root, path), contents);

@@ -1,0 +1,41 @@
+// The three kinds of test, run one kind after the other: unit tests stay inside the process, integration and fault tests
+// have a real engine (tools/test.mjs starts it and names its socket in SANDBOXD_TEST_ENGINE).
+import { defineConfig } from "vitest/config";
+
+// Two files at a time on two cores; the engine is one, and what a test starts has a name of its own.
+const withEngine = { hookTimeout: 60_000, globalSetup: ["test/harness/build.ts"] };
+
+export default defineConfig({
+  test: {
+    projects: [
+      {
+        test: {
+          name: "unit",
+          include: ["test/unit/**/*.test.ts"],
+          sequence: { groupOrder: 0 },
+        },
+      },
+      {
+        test: {
+          name: "integration",
+          include: ["test/integration/**/*.test.ts"],
+          testTimeout: 60_000,
+          maxWorkers: 2,
+          sequence: { groupOrder: 1 },
+          ...withEngine,
+        },
+      },
+      {
+        test: {
+          name: "fault",
+          include: ["test/fault/**/*.test.ts"],
+          testTimeout: 180_000,
+          // A fault in the engine is felt by everything that uses it.
+          fileParallelism: false,
+          sequence: { groupOrder: 2 },
+          ...withEngine,
+        },
+      },
+    ],
+  },
+});
