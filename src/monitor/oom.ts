@@ -3,6 +3,9 @@
 import type { MemoryCounters } from "./sample.ts";
 import { increase } from "./window.ts";
 
+/** The counters that tell of memory that ran out. */
+type OomCounters = Pick<MemoryCounters, "oomEvents" | "oomKills">;
+
 /** What is known of an end. */
 export interface ExitEvidence {
   /** Exit code of the main process as the engine tells it: 128 + signal for a death by signal. */
@@ -15,12 +18,12 @@ export interface ExitEvidence {
   /** Whether the daemon or somebody else sent SIGKILL to the sandbox. */
   readonly killRequested: boolean;
   /** Counters when this life of the sandbox began. Absent: they began at 0, as a new cgroup's do. */
-  readonly atStart?: MemoryCounters;
+  readonly atStart?: OomCounters;
   /**
    * The last counters read. Usually older than the end by up to an interval: the cgroup vanishes with the sandbox,
    * and with it what its files said (kept descriptors answer ENODEV).
    */
-  readonly last?: MemoryCounters;
+  readonly last?: OomCounters;
 }
 
 export interface OomFacts {

@@ -2,6 +2,7 @@
 // sandbox's life stands here.
 
 import type { Container } from "../engine/runtime.ts";
+import { judgeOom } from "../monitor/oom.ts";
 import {
   type Actor,
   actors,
@@ -24,6 +25,8 @@ export type Observed =
       /** What the init process wrote when it could not execute the main command. */
       readonly initFailure?: string;
     };
+
+type Present = Extract<Observed, { readonly kind: "present" }>;
 
 /** Where a sandbox goes, with everything that the transition tells. */
 export interface Settlement {
@@ -95,7 +98,7 @@ function decideStopped(record: SandboxRecord, observed: Observed): Action {
     message: "stopped as asked",
     actor: record.transition.actor,
     endedRun: container.startedAt,
-    ...(container.startedAt === "" ? {} : { exit: exitOf(container, observed.oomKills) }),
+    ...(container.startedAt === "" ? {} : { exit: exitOf(container, observed.oomKills, true) }),
   });
 }
 
@@ -139,13 +142,9 @@ function decideRunning(record: SandboxRecord, observed: Observed, bootId: string
   }
 }
 
-function ended(
-  record: SandboxRecord,
-  observed: Observed & { kind: "present" },
-  wasRebooted: boolean,
-): Settlement {
+function ended(record: SandboxRecord, observed: Present, wasRebooted: boolean): Settlement {
   const { container } = observed;
-  const exit = exitOf(container, observed.oomKills);
+  const exit = exitOf(container, observed.oomKills, observed.touchedExternally);
   const facts = { endedRun: container.startedAt, exit };
   if (wasRebooted) {
     const message = "the host was rebooted while it ran";
@@ -193,23 +192,23 @@ export function failed(reason: TransitionReason, message: string, actor: Actor):
 
 const settle = (settlement: Settlement): Action => ({ do: "settle", settlement });
 
-const sigkill = 9;
 const highestSignal = 64;
 
-/**
- * How a container's main command ended. The engine's OOM flag says that some process was killed for memory; the main command
- * died of it only if it was ended by SIGKILL too.
- */
-export function exitOf(container: Container, oomKills: number): Exit {
+/** How a container's main command ended. Whether it died of its memory limit is judged by `judgeOom`. */
+export function exitOf(container: Container, oomKills: number, killRequested = false): Exit {
   const code = container.exitCode;
-  const signal = code > 128 && code <= 128 + highestSignal ? code - 128 : 0;
-  const oomKilled = signal === sigkill && (container.oomKilled || oomKills > 0);
+  const oom = judgeOom({
+    exitCode: code,
+    engineOomKilled: container.oomKilled,
+    killRequested,
+    last: { oomKills, oomEvents: oomKills },
+  });
   const finishedAtMs = Date.parse(container.finishedAt);
   return {
     code,
-    signal,
-    oomKilled,
-    oomKills: Math.max(oomKills, container.oomKilled ? 1 : 0),
+    signal: code > 128 && code <= 128 + highestSignal ? code - 128 : 0,
+    oomKilled: oom.mainProcessKilledByOom,
+    oomKills: Math.max(oom.oomKills, container.oomKilled ? 1 : 0),
     finishedAtMs: Number.isNaN(finishedAtMs) ? 0 : finishedAtMs,
   };
 }

@@ -137,7 +137,7 @@ export function openSession(options: SessionOptions): Session {
   function reportGap(gap: { readonly firstSequence: bigint; readonly lastSequence: bigint }): void {
     const [first, last] = [Number(gap.firstSequence), Number(gap.lastSequence)];
     metrics.eventsLost(last - first + 1);
-    log.error({ first, last }, "events lost to retention before the scheduler had them");
+    log.error({ sequence: first, count: last - first + 1 }, "events lost to retention before they were told");
   }
 
   const beat = guarded(() => {
@@ -205,7 +205,10 @@ export function openSession(options: SessionOptions): Session {
     cleanups.add(source.subscribeHost(guarded(() => mark("host"))));
     keepPace(periodsOf(pace, options.periods));
     metrics.sessionLive();
-    log.info({ endpoint: options.endpoint.url, sessionId, term: Number(term) }, "scheduler connected");
+    log.info(
+      { endpoint: options.endpoint.url, session: sessionId, term: Number(term) },
+      "scheduler connected",
+    );
     mark("heartbeat", "stats");
     return undefined;
   }

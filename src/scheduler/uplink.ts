@@ -156,16 +156,12 @@ export function createUplink(options: UplinkOptions): Uplink {
   function report(endpoint: Endpoint, outcome: Outcome, failure: string | undefined, delayMs: number): void {
     const facts = { endpoint: endpoint.url, outcome: outcome.kind, delayMs: Math.round(delayMs) };
     if (failure === undefined) {
-      log.info(
-        { ...facts, to: outcome.kind === "redirected" ? outcome.endpoint : "" },
-        "scheduler redirects",
-      );
+      log.info(facts, "scheduler names another endpoint");
       return;
     }
     const message = `${endpoint.url}: ${failure}`;
     // a scheduler that is away for a night says the same thing thousands of times
-    const level = message === lastFailure ? "debug" : "warn";
-    log[level]({ ...facts, reason: failure }, "scheduler lost");
+    log[message === lastFailure ? "debug" : "warn"](facts, `scheduler lost: ${failure}`);
     lastFailure = message;
   }
 
