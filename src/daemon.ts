@@ -154,6 +154,7 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
         feed.watch.began(
           id,
           cgroupPathsAt({ containerId, parent: facts.cgroupParent, version: facts.cgroupVersion }),
+          { isNew: false },
         );
       },
       onHealth: (found) => host.engineIs(found),

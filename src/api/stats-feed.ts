@@ -28,6 +28,8 @@ export interface StatsFeedOptions {
 interface Latest {
   readonly sample: SandboxSample;
   readonly cpuMillis: number;
+  /** Out-of-memory kills that an event was written for, or that are older than this daemon. */
+  readonly toldOomKills: number;
 }
 
 export function createStatsFeed({ sampler, hostSampler, onOomKill }: StatsFeedOptions): StatsFeed {
@@ -37,18 +39,20 @@ export function createStatsFeed({ sampler, hostSampler, onOomKill }: StatsFeedOp
   const unsubscribe = sampler.subscribe(({ samples }) => {
     host = hostSampler.sample();
     for (const [id, sample] of samples) {
-      const before = latest.get(id)?.sample;
-      latest.set(id, { sample, cpuMillis: before === undefined ? 0 : cpuMillisBetween(before, sample) });
-      if (before !== undefined && sample.memory.oomKills > before.memory.oomKills) onOomKill(id);
+      const before = latest.get(id);
+      if (before === undefined) continue;
+      const { oomKills } = sample.memory;
+      latest.set(id, { sample, cpuMillis: cpuMillisBetween(before.sample, sample), toldOomKills: oomKills });
+      if (oomKills > before.toldOomKills) onOomKill(id);
     }
   });
 
   return {
     watch: {
-      began(id, cgroup) {
+      began(id, cgroup, { isNew }) {
         const first = sampler.add(id, { cgroup: locationOf(cgroup), hasNetwork: false });
         if (first === undefined) latest.delete(id);
-        else latest.set(id, { sample: first, cpuMillis: 0 });
+        else latest.set(id, { sample: first, cpuMillis: 0, toldOomKills: isNew ? 0 : first.memory.oomKills });
       },
       isWatching: (id) => latest.has(id),
       ended(id) {

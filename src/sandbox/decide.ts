@@ -15,6 +15,8 @@ import {
 /** What was seen of the container. Unknown is not absent: only the engine's 404 means gone. */
 export type Observed =
   | { readonly kind: "absent" }
+  /** A container that is not ours has the name that the sandbox's own must have. */
+  | { readonly kind: "foreign"; readonly containerId: string }
   | {
       readonly kind: "present";
       readonly container: Container;
@@ -25,6 +27,8 @@ export type Observed =
       /** What the init process wrote when it could not execute the main command. */
       readonly initFailure?: string;
     };
+
+type Known = Exclude<Observed, { readonly kind: "foreign" }>;
 
 type Present = Extract<Observed, { readonly kind: "present" }>;
 
@@ -53,6 +57,7 @@ export type Action =
 
 /** The next step; `nothing` when what is seen is what is wanted. `bootId` is that of the machine now. */
 export function decide(record: SandboxRecord, observed: Observed, bootId: string): Action {
+  if (observed.kind === "foreign") return decideForeign(record, observed.containerId, bootId);
   switch (record.wanted) {
     case "DELETED":
       return observed.kind === "absent"
@@ -65,7 +70,15 @@ export function decide(record: SandboxRecord, observed: Observed, bootId: string
   }
 }
 
-function decideStopped(record: SandboxRecord, observed: Observed): Action {
+/** What is not ours is never touched: the sandbox has no container, and cannot get one. */
+function decideForeign(record: SandboxRecord, containerId: string, bootId: string): Action {
+  const action = decide(record, { kind: "absent" }, bootId);
+  if (action.do !== "create") return action;
+  const message = `container ${containerId}, which is not this host's, has the name that the sandbox needs`;
+  return settle(failed("START_FAILED", message, actors.external));
+}
+
+function decideStopped(record: SandboxRecord, observed: Known): Action {
   const isEnded = record.state === "STOPPED" || record.state === "FAILED";
   if (observed.kind === "absent") {
     if (isEnded) return { do: "nothing" };
@@ -102,7 +115,7 @@ function decideStopped(record: SandboxRecord, observed: Observed): Action {
   });
 }
 
-function decideRunning(record: SandboxRecord, observed: Observed, bootId: string): Action {
+function decideRunning(record: SandboxRecord, observed: Known, bootId: string): Action {
   const isStarting = record.state === "PENDING" || record.state === "PULLING" || record.state === "CREATING";
   if (observed.kind === "absent") {
     if (isStarting) return { do: "create" };

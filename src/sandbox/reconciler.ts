@@ -14,8 +14,8 @@ import type { Repository } from "./repository.ts";
 
 /** Who samples running sandboxes. */
 export interface Watch {
-  /** The sandbox runs. */
-  began(id: string, cgroup: CgroupPaths): void;
+  /** The sandbox runs. New: what its cgroup has counted so far was never told. */
+  began(id: string, cgroup: CgroupPaths, options: { readonly isNew: boolean }): void;
   isWatching(id: string): boolean;
   /** It runs no more, or is gone. */
   ended(id: string): void;
@@ -102,9 +102,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     const container = await runtime.inspect(containerName(host.hostId, record.id));
     if (container === undefined) return { kind: "absent" };
     const identity = labels.decode(container.labels);
-    if (identity === undefined) {
-      throw new Error(`container ${container.id} has the name of sandbox ${record.id} but not its labels`);
-    }
+    if (identity === undefined) return { kind: "foreign", containerId: container.id };
     if (identity.instance !== record.instance) {
       // left by an earlier sandbox of this id, whose removal was confirmed
       await runtime.remove(container.id);
@@ -184,7 +182,8 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
           actor: actors.policy,
         });
         const made = await runtime.create(planOf(record, hostFacts(), labels));
-        if (made === "taken") return; // by a create whose answer was lost, or an earlier instance: the next look tells
+        // by a create whose answer was lost, by an earlier instance, or by someone else: the next look tells
+        if (made === "taken") return;
         containerId = made.id;
       } else if (record.state !== "CREATING") {
         record = settle(record, {
@@ -196,6 +195,8 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
       }
       // it may have been told to stop or go meanwhile
       if (repository.get(id)?.wanted !== "RUNNING") return;
+      // what was done to an earlier run says nothing about this one
+      touched.delete(containerId);
       await runtime.start(containerId);
       await verified(repository.get(id) ?? record, containerId, progress);
     } catch (error) {
@@ -248,7 +249,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
   async function verified(record: SandboxRecord, containerId: string, why: Why): Promise<void> {
     const started = await runtime.verify(containerId, planOf(record, hostFacts(), labels));
     if (started === undefined) return; // it ended already
-    watch.began(record.id, started.cgroup);
+    watch.began(record.id, started.cgroup, { isNew: record.state === "CREATING" });
     if (record.state === "RUNNING" && record.bootId === bootId) return;
     const startedAtMs = Date.parse(started.container.startedAt);
     repository.put(
