@@ -11,7 +11,7 @@ import {
 import { invalidField, SandboxdError } from "../errors.ts";
 import type { Sampler } from "../monitor/sampler-loop.ts";
 import type { Manager, UpdateRequest } from "../sandbox/manager.ts";
-import type { Actor, Resources } from "../sandbox/record.ts";
+import type { Actor, Resources, SandboxRecord } from "../sandbox/record.ts";
 import type { Repository } from "../sandbox/repository.ts";
 import type { EventLog } from "../store/event-log.ts";
 import { callerKey } from "./caller.ts";
@@ -47,11 +47,11 @@ export function createSandboxService({
       const after = pageToken === "" ? "" : idOfToken(pageToken, filter);
       const size = pageSize || defaultPage;
       const found = repository.all().filter((record) => record.id > after && matches(record));
-      const page = found.slice(0, size);
+      const page = firstPage(found, size);
       const last = page.at(-1);
       return {
         sandboxes: page.map(sandboxOf),
-        nextPageToken: found.length > size && last !== undefined ? tokenOf(last.id, filter) : "",
+        nextPageToken: found.length > page.length && last !== undefined ? tokenOf(last.id, filter) : "",
       };
     },
     async *watchSandboxes({ filter, afterSequence }, { signal }) {
@@ -151,6 +151,18 @@ export function createSandboxService({
       };
     },
   };
+}
+
+/** Most clients take messages of 4 MiB; a page of sandboxes with large environments ends earlier. */
+const pageBytes = 2 * 1024 * 1024;
+
+function firstPage(records: readonly SandboxRecord[], size: number): readonly SandboxRecord[] {
+  let bytes = 0;
+  const end = records.findIndex((record, index) => {
+    bytes += JSON.stringify(record.spec).length;
+    return index === size || (index > 0 && bytes > pageBytes);
+  });
+  return end < 0 ? records : records.slice(0, end);
 }
 
 function asking(context: HandlerContext): { readonly actor: Actor; readonly signal: AbortSignal } {

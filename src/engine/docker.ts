@@ -107,6 +107,14 @@ export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptio
       };
     },
 
+    async ping(options) {
+      await unless(
+        [],
+        "inspect",
+        attempt("inspect", () => docker.ping(), options),
+      );
+    },
+
     async list(label, options) {
       const filters = JSON.stringify({ label: [label] });
       const found = await unless(

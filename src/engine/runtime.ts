@@ -91,6 +91,8 @@ export interface EngineEvent {
 /** Every method ends by its verb's deadline with ENGINE_TIMEOUT, or with ENGINE_UNAVAILABLE when nobody answers. */
 export interface Runtime {
   describe(options?: Waiting): Promise<EngineDescription>;
+  /** Whether it answers at all: the cheapest call there is. */
+  ping(options?: Waiting): Promise<void>;
   /** All containers with this label, also those that don't run: one call. */
   list(label: string, options?: Waiting): Promise<readonly ContainerSummary[]>;
   /** Undefined only if the engine says that there is none. */

@@ -79,12 +79,18 @@ export function createHost(options: HostOptions): Host {
       { condition: type, hint: condition.hint },
       `host condition ${active ? "began" : "ended"}: ${message}`,
     );
-    // while the state cannot be written, what is told is what is seen
-    if (type !== "STATE_UNWRITABLE" && conditions.get("STATE_UNWRITABLE")?.active !== true) {
-      const document = { type: "HOST_CONDITION_CHANGED", condition } satisfies EventDocument;
-      store.transact((transaction) => transaction.appendEvent(condition.timeMs, JSON.stringify(document)));
-    }
+    if (type !== "STATE_UNWRITABLE") write(condition);
     changed();
+  }
+
+  /** While the state cannot be written, a condition is told by GetHost and the log alone. */
+  function write(condition: ConditionFacts): void {
+    const document = { type: "HOST_CONDITION_CHANGED", condition } satisfies EventDocument;
+    try {
+      store.transact((transaction) => transaction.appendEvent(condition.timeMs, JSON.stringify(document)));
+    } catch (error) {
+      log.warn({ condition: condition.type, err: error }, "the condition could not be written as an event");
+    }
   }
 
   function factsOf(description: EngineDescription): HostFacts {

@@ -50,6 +50,8 @@ export interface EngineWatch {
 
 const leastApi = "1.41";
 const retryMs = 1_000;
+/** With a ping's own deadline, an engine that hangs is known for it within 15 s. */
+const pingMs = 5_000;
 
 export function createEngineWatch(options: EngineWatchOptions): EngineWatch {
   const { runtime, repository, reconciler, labels, log } = options;
@@ -67,10 +69,17 @@ export function createEngineWatch(options: EngineWatchOptions): EngineWatch {
       engine = await runtime.describe({ signal });
       const health = assess(engine);
       options.onHealth(health);
-      if (health.problem === undefined) await relist();
-      return health.problem === undefined;
+      if (health.problem !== undefined) return false;
+      await relist();
+      return true;
     } catch (error) {
-      if (!signal.aborted) options.onHealth(healthOfFailure(error, engine));
+      if (signal.aborted) return false;
+      if (error instanceof SandboxdError && error.reason === "STATE_DISK_FULL") {
+        // not the engine's fault; what could not be written is done at the next look
+        log.warn({ err: messageOf(error) }, "the comparison with the engine could not be written");
+        return true;
+      }
+      options.onHealth(healthOfFailure(error, engine));
       return false;
     }
   }
@@ -162,28 +171,48 @@ export function createEngineWatch(options: EngineWatchOptions): EngineWatch {
         log.debug({ err: messageOf(error) }, "engine event stream ended");
         await look();
       }
-      await sleep(retryMs, undefined, { signal }).catch(() => undefined);
+      await pause(retryMs, signal);
     }
   }
 
-  async function relistPeriodically(): Promise<void> {
-    let usable = true;
+  async function isAnswering(): Promise<boolean> {
+    try {
+      await runtime.ping({ signal });
+      return true;
+    } catch (error) {
+      if (!signal.aborted) options.onHealth(healthOfFailure(error, engine));
+      return false;
+    }
+  }
+
+  async function lookPeriodically(): Promise<void> {
+    let isUsable = true;
+    let relistAt = performance.now() + options.relistPeriodMs;
     while (!signal.aborted) {
-      await sleep(usable ? options.relistPeriodMs : retryMs, undefined, { signal }).catch(() => undefined);
-      if (!signal.aborted) usable = await look();
+      const untilRelist = Math.max(0, relistAt - performance.now());
+      await pause(isUsable ? Math.min(pingMs, untilRelist) : retryMs, signal);
+      if (signal.aborted) return;
+      const isDue = performance.now() >= relistAt;
+      isUsable = isUsable && !isDue ? await isAnswering() : await look();
+      if (isDue) relistAt = performance.now() + options.relistPeriodMs;
     }
   }
 
   return {
     async start() {
       await look();
-      loops = Promise.all([followEvents(), relistPeriodically()]);
+      loops = Promise.all([followEvents(), lookPeriodically()]);
     },
     async close() {
       closing.abort();
       await loops;
     },
   };
+}
+
+/** Waits, or until the signal. */
+async function pause(ms: number, signal: AbortSignal): Promise<void> {
+  await sleep(ms, undefined, { signal }).catch(() => undefined);
 }
 
 /** Whether the list shows something else than the record says; then it is worth an inspect. */

@@ -1,7 +1,7 @@
 // Opens the SQLite file so that what was committed survives power loss, and so that a file that cannot be read is
 // set aside and never a reason to lose a sandbox.
 
-import { existsSync, mkdirSync, renameSync } from "node:fs";
+import { accessSync, constants, existsSync, mkdirSync, renameSync } from "node:fs";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { messageOf, SandboxdError } from "../errors.ts";
@@ -26,11 +26,11 @@ export function openDatabase(directory: string): OpenedDatabase {
   try {
     const file = join(directory, "state.db");
     const existed = existsSync(file);
-    const first = tryOpen(file);
+    const first = tryOpen(file, existed);
     if (first.db !== undefined) return opened(first.db, lock, undefined);
     if (!existed || !first.unreadable) throw first.error;
     const setAside = moveAside(file);
-    const second = tryOpen(file);
+    const second = tryOpen(file, false);
     if (second.db === undefined) throw second.error;
     return opened(second.db, lock, setAside);
   } catch (error) {
@@ -75,7 +75,7 @@ type Attempt =
   | { readonly db: DatabaseSync }
   | { readonly db: undefined; readonly error: unknown; readonly unreadable: boolean };
 
-function tryOpen(file: string): Attempt {
+function tryOpen(file: string, existed: boolean): Attempt {
   let db: DatabaseSync | undefined;
   try {
     db = new DatabaseSync(file, { timeout: 5_000 });
@@ -90,12 +90,14 @@ function tryOpen(file: string): Attempt {
       );
       return { db: undefined, error, unreadable: false };
     }
+    // SQLite takes a file that was cut off within its header for a new one
+    if (existed && version === 0) throw new Error(`${file} has no version`);
     migrate(db, version);
     checkContent(db, file);
     return { db };
   } catch (error) {
     if (db?.isOpen) db.close();
-    return { db: undefined, error, unreadable: isUnreadable(error) };
+    return { db: undefined, error, unreadable: isUnreadable(error, file) };
   }
 }
 
@@ -114,8 +116,10 @@ function checkContent(db: DatabaseSync, file: string): void {
   } finally {
     model.close();
   }
-  const broken = db.prepare("SELECT id FROM sandboxes WHERE NOT json_valid(document)").get();
-  if (broken !== undefined) throw new Error(`${file}: the document of sandbox ${broken["id"]} is not JSON`);
+  const broken = db.prepare("SELECT id FROM sandboxes WHERE NOT json_valid(document)").get() as
+    | { readonly id: string }
+    | undefined;
+  if (broken !== undefined) throw new Error(`${file}: the document of sandbox ${broken.id} is not JSON`);
 }
 
 function migrate(db: DatabaseSync, from: number): void {
@@ -149,10 +153,23 @@ function codeOf(error: unknown): number | undefined {
 }
 
 /** Whether the file itself is at fault. A full disk or a missing permission is no reason to begin anew. */
-function isUnreadable(error: unknown): boolean {
+function isUnreadable(error: unknown, file: string): boolean {
   const code = codeOf(error);
   if (code === undefined || code === sqliteIoErrorRead || code === sqliteIoErrorShortRead) return true;
-  return [sqliteError, sqliteCorrupt, sqliteNotADatabase].includes(code & 0xff);
+  const primary = code & 0xff;
+  // a header of a later file format says so too
+  if (primary === sqliteReadOnly) return isWritableFile(file);
+  return primary === sqliteError || primary === sqliteCorrupt || primary === sqliteNotADatabase;
+}
+
+function isWritableFile(file: string): boolean {
+  try {
+    accessSync(file, constants.R_OK | constants.W_OK);
+    return true;
+  } catch {
+    // the question was whether, and this is the answer
+    return false;
+  }
 }
 
 /** SQLite's failures to write as the catalogue knows them; everything else as it is. */
