@@ -1,6 +1,7 @@
 // Joins the catalogue of metrics to the parts that know the figures: most are looked at when someone asks for them.
 
 import type { Host } from "./host/host.ts";
+import { systemClock } from "./monitor/clock.ts";
 import type { Sampler } from "./monitor/sampler-loop.ts";
 import type { MetricsRegistry } from "./observe/metrics.ts";
 import type { SandboxRecord } from "./sandbox/record.ts";
@@ -42,12 +43,19 @@ export function meterState(
     metrics.samplerTicksSkipped.add({}, sampler.counters().skippedTicks - skipped);
     skipped = sampler.counters().skippedTicks;
   });
-  return repository.subscribe((id) => {
+  const unsubscribe = sampler.subscribe(({ monotonicMs }) =>
+    metrics.samplerTickDuration.observe({}, (systemClock.monotonicMs() - monotonicMs) / 1_000),
+  );
+  const unfollow = repository.subscribe((id) => {
     const transition = repository.get(id)?.transition;
     if (transition === undefined || counted.has(transition)) return;
     counted.add(transition);
     metrics.transitions.add({ to: transition.to, reason: transition.reason });
   });
+  return () => {
+    unsubscribe();
+    unfollow();
+  };
 }
 
 /** What the uplink counts, under its names in the catalogue. */

@@ -68,6 +68,7 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
 
     const store = openStore({
       directory: config.state.directory,
+      onCommit: (seconds) => metrics.storeWriteDuration.observe({}, seconds),
       eventRetention: { count: config.state.eventRetention, ageMs: config.state.eventRetentionAgeMs },
     });
     closers.push(() => store.close());
@@ -132,6 +133,7 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
       host: () => host.facts(),
       bootId,
       watch: feed.watch,
+      isDeleted: (instance) => store.isTombstone(instance),
       pullImages: config.images.pull === "missing",
       concurrentStarts: config.capacity.concurrentStarts,
       log: log.child("reconciler"),

@@ -68,8 +68,8 @@ await main(async () => {
   try {
     await ensureDependencies({ log });
     const engine = needsEngine(asked) ? "optional" : "none";
-    // The program that tries the isolation from inside is compiled by its test; curl is a client like any other.
-    const packages = ["gcc", "libc6-dev", "curl"];
+    // The program that tries the isolation from inside is compiled by its test; curl and openssl are clients like any other.
+    const packages = ["gcc", "libc6-dev", "curl", "openssl"];
     return await withScratch(
       { kind: "test", engine, packages, log },
       async ({ directory, hasEngine, runChild }) => {

@@ -4,7 +4,7 @@
 //   node tools/traces.mjs compare FILE    fails when there is something that was not
 //
 // Processes of other programs come and go, so only those that could be ours are looked at.
-import { readdirSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { findEngine } from "./lib/engine.mjs";
@@ -42,14 +42,10 @@ function processes() {
   });
 }
 
-/** Network namespaces that some process is in, or that have a name. */
+/** Those without a name end with the processes in them, which are looked at themselves. */
 function networks() {
-  const used = named("/proc", /^\d+$/).map((pid) =>
-    attempt(() => readlinkSync(`/proc/${pid}/ns/net`), undefined),
-  );
-  const links = entries("/sys/class/net").map((name) => `network interface ${name}`);
-  const names = entries("/run/netns").map((name) => `network namespace ${name}`);
-  return [...new Set(used.filter(Boolean))].map((id) => `network namespace ${id}`).concat(names, links);
+  const interfaces = entries("/sys/class/net").map((name) => `network interface ${name}`);
+  return [...interfaces, ...entries("/run/netns").map((name) => `network namespace ${name}`)];
 }
 
 function loops() {

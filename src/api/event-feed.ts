@@ -21,27 +21,47 @@ export function checkResumable(events: EventLog, after: number): void {
   );
 }
 
-/** Each event after a number, without end; `undefined` about every 30 s of quiet. Ends by throwing the signal's reason. */
-export async function* followEvents(
+/** One step of a feed: everything up to `sequence` is known; `told` is absent where there is nothing to tell. */
+export interface Step<T> {
+  readonly sequence: number;
+  readonly told?: T;
+}
+
+/**
+ * What `select` makes of each event after a number, without end; and where it makes nothing for about 30 s, a step that
+ * tells nothing, so that a reader can tell quiet from dead. Ends by throwing the signal's reason.
+ */
+export async function* followEvents<T>(
   events: EventLog,
   after: number,
   signal: AbortSignal,
-): AsyncGenerator<StoredEvent | undefined> {
+  select: (stored: StoredEvent) => T | undefined,
+): AsyncGenerator<Step<T>> {
   let cursor = after;
+  let lastStepMs = performance.now();
   for (;;) {
     signal.throwIfAborted();
     checkResumable(events, cursor);
     const found = events.readAfter(cursor, batch);
-    for (const event of found) {
-      cursor = event.sequence;
-      yield event;
+    for (const stored of found) {
+      cursor = stored.sequence;
+      const told = select(stored);
+      if (told === undefined) continue;
+      yield { sequence: cursor, told };
+      lastStepMs = performance.now();
     }
-    if (found.length === 0 && !(await changed(events, cursor, signal))) yield undefined;
+    const quietForMs = performance.now() - lastStepMs;
+    if (quietForMs >= quietMs) {
+      yield { sequence: cursor };
+      lastStepMs = performance.now();
+    } else if (found.length === 0) {
+      await changed(events, cursor, quietMs - quietForMs, signal);
+    }
   }
 }
 
-/** Whether there is an event after the number, waiting for one a while. */
-function changed(events: EventLog, cursor: number, signal: AbortSignal): Promise<boolean> {
+/** Waits until there is an event after the number, at most a while. */
+function changed(events: EventLog, cursor: number, waitMs: number, signal: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {
     const end = () => {
       clearTimeout(timer);
@@ -54,16 +74,16 @@ function changed(events: EventLog, cursor: number, signal: AbortSignal): Promise
     };
     const unsubscribe = events.subscribe(() => {
       end();
-      resolve(true);
+      resolve();
     });
     const timer = setTimeout(() => {
       end();
-      resolve(false);
-    }, quietMs);
+      resolve();
+    }, waitMs);
     signal.addEventListener("abort", onAbort, { once: true });
     if (events.newest() > cursor) {
       end();
-      resolve(true);
+      resolve();
     }
   });
 }

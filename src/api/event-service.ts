@@ -4,7 +4,7 @@ import type { ServiceImpl } from "@connectrpc/connect";
 import { EventType } from "../../gen/sandboxd/v1/event_pb.ts";
 import type { EventFilter, EventService } from "../../gen/sandboxd/v1/event_service_pb.ts";
 import type { EventDocument } from "../sandbox/repository.ts";
-import type { EventLog } from "../store/event-log.ts";
+import type { EventLog, StoredEvent } from "../store/event-log.ts";
 import { documentOf, eventOf } from "./event-codec.ts";
 import { checkResumable, followEvents } from "./event-feed.ts";
 
@@ -33,18 +33,18 @@ export function createEventService(events: EventLog): ServiceImpl<typeof EventSe
     },
     async *watchEvents({ filter, afterSequence }, { signal }) {
       const matches = matcherOf(filter);
-      let cursor = afterSequence === undefined ? events.newest() : Number(afterSequence);
-      checkResumable(events, cursor);
-      const bookmark = () => ({ update: { case: "bookmark" as const, value: { sequence: BigInt(cursor) } } });
-      yield bookmark();
-      for await (const stored of followEvents(events, cursor, signal)) {
-        if (stored === undefined) {
-          yield bookmark();
-          continue;
-        }
-        cursor = stored.sequence;
+      const after = afterSequence === undefined ? events.newest() : Number(afterSequence);
+      checkResumable(events, after);
+      const bookmark = (sequence: number) => ({
+        update: { case: "bookmark" as const, value: { sequence: BigInt(sequence) } },
+      });
+      yield bookmark(after);
+      const select = (stored: StoredEvent) => {
         const document = documentOf(stored);
-        if (matches(document)) yield { update: { case: "event" as const, value: eventOf(stored, document) } };
+        return matches(document) ? eventOf(stored, document) : undefined;
+      };
+      for await (const { sequence, told } of followEvents(events, after, signal, select)) {
+        yield told === undefined ? bookmark(sequence) : { update: { case: "event" as const, value: told } };
       }
     },
   };

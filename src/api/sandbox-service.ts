@@ -13,7 +13,7 @@ import type { Sampler } from "../monitor/sampler-loop.ts";
 import type { Manager, UpdateRequest } from "../sandbox/manager.ts";
 import type { Actor, Resources, SandboxRecord } from "../sandbox/record.ts";
 import type { Repository } from "../sandbox/repository.ts";
-import type { EventLog } from "../store/event-log.ts";
+import type { EventLog, StoredEvent } from "../store/event-log.ts";
 import { callerKey } from "./caller.ts";
 import { documentOf } from "./event-codec.ts";
 import { checkResumable, followEvents } from "./event-feed.ts";
@@ -57,38 +57,30 @@ export function createSandboxService({
     async *watchSandboxes({ filter, afterSequence }, { signal }) {
       const matches = matcherOf(filter);
       const known = new Set<string>();
-      let cursor = afterSequence === undefined ? events.newest() : Number(afterSequence);
-      checkResumable(events, cursor);
+      const after = afterSequence === undefined ? events.newest() : Number(afterSequence);
+      checkResumable(events, after);
       if (afterSequence === undefined) {
         // the list and the number are of one moment; what changes while it is told comes after the bookmark
         for (const record of repository.all().filter(matches)) {
           known.add(record.instance);
           yield { update: { case: "existing" as const, value: sandboxOf(record) } };
         }
-        yield bookmark(cursor);
+        yield bookmark(after);
       }
-      for await (const stored of followEvents(events, cursor, signal)) {
-        if (stored === undefined) {
-          yield bookmark(cursor);
-          continue;
-        }
-        cursor = stored.sequence;
+      const select = (stored: StoredEvent) => {
         const document = documentOf(stored);
-        if (document.type === "HOST_CONDITION_CHANGED") continue;
+        if (document.type === "HOST_CONDITION_CHANGED") return undefined;
         const { sandbox } = document;
-        const isMatch = matches(sandbox);
-        // after a resume it is not known what matched before, so leaving is told for all
-        if (
-          !isMatch &&
-          !(
-            known.has(sandbox.instance) ||
-            (afterSequence !== undefined && isOfTenant(sandbox.tenant, filter))
-          )
-        )
-          continue;
-        if (isMatch) known.add(sandbox.instance);
-        else known.delete(sandbox.instance);
-        yield { update: { case: "changed" as const, value: sandboxOf(sandbox) }, sequence: BigInt(cursor) };
+        // after a resume it is not known what matched before, so leaving is told for all of the tenant
+        const mayLeave = afterSequence !== undefined && isOfTenant(sandbox.tenant, filter);
+        const isLeaving = known.delete(sandbox.instance) || mayLeave;
+        if (matches(sandbox)) known.add(sandbox.instance);
+        return known.has(sandbox.instance) || isLeaving ? sandboxOf(sandbox) : undefined;
+      };
+      for await (const { sequence, told } of followEvents(events, after, signal, select)) {
+        yield told === undefined
+          ? bookmark(sequence)
+          : { update: { case: "changed" as const, value: told }, sequence: BigInt(sequence) };
       }
     },
     async updateSandbox(request, context) {

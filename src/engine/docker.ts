@@ -136,6 +136,7 @@ export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptio
         id: found.Id,
         digests: found.RepoDigests ?? [],
         tags: found.RepoTags ?? [],
+        labels: (found.Config?.Labels ?? {}) as Readonly<Record<string, string>>,
         volumes: Object.keys((found.Config?.Volumes ?? {}) as object),
       };
     },
@@ -237,9 +238,10 @@ export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptio
             .join("; "),
         );
       } catch (error) {
-        if (error instanceof SandboxdError && (await inspect(id, options))?.pid === found.pid) throw error;
-        if (!(error instanceof SandboxdError) && !isGone(error)) throw error;
-        return undefined; // it ended while it was looked at; how, is seen by the next look
+        // if it ended while it was looked at, its figures mean nothing; how it ended, is seen by the next look
+        const now = await inspect(id, options);
+        if (now?.pid === found.pid && now.state === "running") throw error;
+        return undefined;
       }
     },
 
@@ -349,11 +351,6 @@ function unenforceable(what: string): SandboxdError {
   return new SandboxdError("LIMIT_UNENFORCEABLE", `this host does not enforce: ${what}`, {
     hint: "ask without that limit, or enable the cgroup controller on the host",
   });
-}
-
-function isGone(error: unknown): boolean {
-  const code = error instanceof Error && "code" in error ? error.code : undefined;
-  return code === "ENOENT" || code === "ESRCH" || code === "ENODEV";
 }
 
 export type Attempt = <T>(

@@ -47,6 +47,7 @@ export interface Image {
   readonly id: string;
   readonly digests: readonly string[];
   readonly tags: readonly string[];
+  readonly labels: Readonly<Record<string, string>>;
   /** Directories that it declares as VOLUME. */
   readonly volumes: readonly string[];
 }

@@ -53,7 +53,8 @@ export function admit(asked: Resources, already: Promised, host: Capacity): void
   const { requests, limits } = already;
   // of a resource whose request does not fit, the limit need not be told too
   const violations = [
-    exceeding("cpu_millis", cpuMillis, requests.cpuMillis, asked.cpuRequestMillis) ??
+    exceeding("cpu_millis", host.capacity.cpuMillis, 0, asked.cpuMillis) ??
+      exceeding("cpu_millis", cpuMillis, requests.cpuMillis, asked.cpuRequestMillis) ??
       exceeding("cpu_millis", cpuLimit, limits.cpuMillis, asked.cpuMillis),
     exceeding("memory_bytes", memoryBytes, requests.memoryBytes, asked.memoryRequestBytes) ??
       exceeding("memory_bytes", memoryLimit, limits.memoryBytes, asked.memoryBytes),

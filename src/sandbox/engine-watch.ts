@@ -102,8 +102,13 @@ export function createEngineWatch(options: EngineWatchOptions): EngineWatch {
         orphans.delete(container.id);
       } else if (record === undefined && !options.store.isTombstone(identity.instance)) {
         await rebuild(container.id);
-      } else {
+      } else if (options.store.isTombstone(identity.instance)) {
         await removeOrphan(container.id, identity.id);
+      } else {
+        log.warn(
+          { container: container.id, sandbox: identity.id },
+          "container is of another sandbox of this id; left alone",
+        );
       }
     }
     for (const record of repository.all()) {

@@ -8,7 +8,7 @@ import { type Reason, SandboxdError } from "../errors.ts";
 import { admit, type Capacity, promised } from "./admission.ts";
 import { checkImage } from "./image-policy.ts";
 import { containerName, type HostFacts, liveLimits } from "./plan.ts";
-import { moved, type Reconciler } from "./reconciler.ts";
+import type { Reconciler } from "./reconciler.ts";
 import {
   type Actor,
   isSettled,
@@ -18,6 +18,7 @@ import {
 } from "./record.ts";
 import type { Repository } from "./repository.ts";
 import { changedResources, checkLabels, effectiveSpec, hashOfRequest, type SpecRequest } from "./spec.ts";
+import { moved } from "./transition.ts";
 
 interface Asking {
   readonly actor: Actor;

@@ -3,14 +3,15 @@
 
 import type { CgroupPaths } from "../engine/cgroup-path.ts";
 import type { Container, EngineEvent, Runtime } from "../engine/runtime.ts";
-import { messageOf, type Reason, SandboxdError } from "../errors.ts";
+import { messageOf, SandboxdError } from "../errors.ts";
 import type { Log } from "../observe/log.ts";
 import { type Action, decide, failed, type Observed, type Settlement } from "./decide.ts";
-import type { LabelCodec } from "./labels.ts";
+import { type LabelCodec, labelPrefix } from "./labels.ts";
 import { containerName, type HostFacts, planOf } from "./plan.ts";
 import { createQueues, createSlots } from "./queue.ts";
-import { actors, type SandboxRecord, type State, type TransitionReason } from "./record.ts";
+import { actors, type SandboxRecord } from "./record.ts";
 import type { Repository } from "./repository.ts";
+import { cameToRun, failureReason, moved, progress, starting, type Why } from "./transition.ts";
 
 /** Who samples running sandboxes. */
 export interface Watch {
@@ -31,6 +32,8 @@ export interface ReconcilerOptions {
   readonly host: () => HostFacts | undefined;
   readonly bootId: string;
   readonly watch: Watch;
+  /** Whether this instance's deletion was confirmed once. */
+  readonly isDeleted: (instance: string) => boolean;
   readonly pullImages: boolean;
   readonly concurrentStarts: number;
   readonly log: Log;
@@ -104,7 +107,9 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     const identity = labels.decode(container.labels);
     if (identity === undefined) return { kind: "foreign", containerId: container.id };
     if (identity.instance !== record.instance) {
-      // left by an earlier sandbox of this id, whose removal was confirmed
+      // without that proof the state may be older than the container, which is no reason to remove it
+      if (!options.isDeleted(identity.instance)) return { kind: "foreign", containerId: container.id };
+      // left by an earlier sandbox of this id, whose deletion was confirmed
       await runtime.remove(container.id);
       return { kind: "absent" };
     }
@@ -139,7 +144,11 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
       case "start":
         return slots.run(() => start(record.id, action.containerId));
       case "verify":
-        await verified(record, action.containerId, cameToRun(record));
+        await orFailed(
+          record.id,
+          () => action.containerId,
+          () => verified(record, action.containerId, cameToRun(record)),
+        );
         return undefined;
       case "stop":
         if (action.settle !== undefined) settle(record, action.settle);
@@ -167,55 +176,56 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     }
   }
 
-  /** Within a start slot: creates if need be, starts, reads the limits back. Its failure is the sandbox's, not the step's. */
+  /** Within a start slot: creates if need be, starts, reads the limits back. */
   async function start(id: string, existing: string | undefined): Promise<undefined> {
-    let record = repository.get(id);
+    const record = repository.get(id);
     if (record === undefined || record.wanted !== "RUNNING") return;
     let containerId = existing;
+    await orFailed(
+      id,
+      () => containerId,
+      async () => {
+        if (containerId === undefined) {
+          const creating = settle(await withImage(record), starting("creating its container"));
+          const made = await runtime.create(planOf(creating, hostFacts(), labels));
+          // by a create whose answer was lost, by an earlier instance, or by someone else: the next look tells
+          if (made === "taken") return;
+          containerId = made.id;
+        } else if (record.state !== "CREATING") {
+          settle(record, starting("starting its container"));
+        }
+        // it may have been told to stop or go meanwhile
+        if (repository.get(id)?.wanted !== "RUNNING") return;
+        // what was done to an earlier run says nothing about this one
+        touched.delete(containerId);
+        await runtime.start(containerId);
+        await verified(repository.get(id) ?? record, containerId, progress);
+      },
+    );
+  }
+
+  /**
+   * Does a step whose failure, if it is the sandbox's own, makes it FAILED. A container that may not run, or cannot, is
+   * removed: what it was for is in the record.
+   */
+  async function orFailed(
+    id: string,
+    containerId: () => string | undefined,
+    step: () => Promise<void>,
+  ): Promise<void> {
     try {
-      if (containerId === undefined) {
-        record = await withImage(record);
-        record = settle(record, {
-          state: "CREATING",
-          reason: "PROGRESS",
-          message: "creating its container",
-          actor: actors.policy,
-        });
-        const made = await runtime.create(planOf(record, hostFacts(), labels));
-        // by a create whose answer was lost, by an earlier instance, or by someone else: the next look tells
-        if (made === "taken") return;
-        containerId = made.id;
-      } else if (record.state !== "CREATING") {
-        record = settle(record, {
-          state: "CREATING",
-          reason: "PROGRESS",
-          message: "starting its container",
-          actor: actors.policy,
-        });
-      }
-      // it may have been told to stop or go meanwhile
-      if (repository.get(id)?.wanted !== "RUNNING") return;
-      // what was done to an earlier run says nothing about this one
-      touched.delete(containerId);
-      await runtime.start(containerId);
-      await verified(repository.get(id) ?? record, containerId, progress);
+      await step();
     } catch (error) {
       const reason = failureReason(error);
       if (reason === undefined) throw error;
-      // a container that may not run, or cannot, is of no use; what it was for is in the record
-      if (containerId !== undefined) await removeUnusable(containerId);
+      log.warn({ sandbox: id, reason, err: messageOf(error) }, "sandbox cannot run");
+      const unusable = containerId();
+      if (unusable !== undefined) await signalling(unusable, () => runtime.remove(unusable));
       const now = repository.get(id);
-      if (now === undefined) return;
-      log.warn({ sandbox: id, reason, err: messageOf(error) }, "start failed");
-      settle(now, {
-        ...failed(reason, messageOf(error), actors.policy),
-        containerId: "",
-        ...(now.wanted === "DELETED" ? { wanted: "DELETED" as const } : {}),
-      });
+      if (now?.wanted !== "RUNNING") return;
+      settle(now, { ...failed(reason, messageOf(error), actors.policy), containerId: "" });
     }
   }
-
-  const removeUnusable = (containerId: string) => signalling(containerId, () => runtime.remove(containerId));
 
   function hostFacts(): HostFacts {
     const host = options.host();
@@ -241,6 +251,16 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
       throw new SandboxdError("IMAGE_UNAVAILABLE", `image ${record.spec.image} is not on this host`, {
         hint: 'pull it on the host, or set [images] pull = "missing"',
       });
+    }
+    const reserved = Object.keys(image.labels).find((key) => key.startsWith(labelPrefix));
+    if (reserved !== undefined) {
+      throw new SandboxdError(
+        "IMAGE_UNSUPPORTED",
+        `image ${record.spec.image} carries the reserved label "${reserved}"`,
+        {
+          hint: `build it without labels that begin with "${labelPrefix}"`,
+        },
+      );
     }
     const current = repository.get(record.id) ?? record;
     return { ...current, imageId: image.id, imageVolumes: image.volumes };
@@ -305,59 +325,4 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
       retries.clear();
     },
   };
-}
-
-type Why = Pick<Settlement, "reason" | "message" | "actor">;
-
-const progress: Why = {
-  reason: "PROGRESS",
-  message: "its main command runs within its limits",
-  actor: actors.policy,
-};
-
-/** Why a container is found running that this daemon did not start just now. */
-function cameToRun({ state }: SandboxRecord): Why {
-  switch (state) {
-    case "PAUSED":
-      return { reason: "EXTERNAL", message: "unpaused behind the daemon", actor: actors.external };
-    case "RUNNING":
-      return { reason: "ADOPTED", message: "found running after a reboot", actor: actors.host };
-    default:
-      return progress;
-  }
-}
-
-/** The record after a transition. */
-export function moved(record: SandboxRecord, to: Settlement): SandboxRecord {
-  const transition = {
-    from: record.state as State | undefined,
-    to: to.state,
-    reason: to.reason,
-    message: to.message,
-    actor: to.actor,
-    timeMs: Date.now(),
-  };
-  return {
-    ...record,
-    state: to.state,
-    transition,
-    wanted: to.wanted ?? record.wanted,
-    containerId: to.containerId ?? record.containerId,
-    endedRun: to.endedRun ?? record.endedRun,
-    ...(to.exit === undefined ? {} : { exit: to.exit }),
-  };
-}
-
-/** The transition that a failed start means; undefined if it is worth another try. */
-function failureReason(error: unknown): TransitionReason | undefined {
-  if (!(error instanceof SandboxdError)) return "START_FAILED";
-  const reasons: Partial<Record<Reason, TransitionReason>> = {
-    IMAGE_UNAVAILABLE: "IMAGE_UNAVAILABLE",
-    IMAGE_UNSUPPORTED: "IMAGE_UNSUPPORTED",
-    COMMAND_UNUSABLE: "COMMAND_UNUSABLE",
-    HARDENING_MISMATCH: "HARDENING_MISMATCH",
-    LIMIT_UNENFORCEABLE: "LIMIT_UNENFORCED",
-    ENGINE_FAILED: "START_FAILED",
-  };
-  return reasons[error.reason];
 }

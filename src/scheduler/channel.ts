@@ -103,8 +103,10 @@ function channelOptions({ keepaliveMs, keepaliveTimeoutMs }: DialOptions): Chann
     "grpc.keepalive_time_ms": keepaliveMs,
     "grpc.keepalive_timeout_ms": keepaliveTimeoutMs,
     "grpc.keepalive_permit_without_calls": 1,
-    // A retry keeps a copy of everything that was sent.
+    // A retry keeps a copy of everything that was sent. Without a buffer for it, of 1 MiB by default and there even when
+    // retries are off, a write is done when flow control let it go and not when it was copied.
     "grpc.enable_retries": 0,
+    "grpc.per_rpc_retry_buffer_size": 0,
     // Channels share connections by default; a session must not inherit one from the session that it replaces.
     "grpc.use_local_subchannel_pool": 1,
     // The environment's proxies are for the web, not for the control plane.

@@ -1,7 +1,7 @@
 // Opens the SQLite file so that what was committed survives power loss, and so that a file that cannot be read is
 // set aside and never a reason to lose a sandbox.
 
-import { accessSync, constants, existsSync, mkdirSync, renameSync } from "node:fs";
+import { accessSync, constants, existsSync, mkdirSync, renameSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { messageOf, SandboxdError } from "../errors.ts";
@@ -75,9 +75,14 @@ type Attempt =
   | { readonly db: DatabaseSync }
   | { readonly db: undefined; readonly error: unknown; readonly unreadable: boolean };
 
+/** The smallest page that SQLite knows, https://sqlite.org/fileformat.html. */
+const leastPageBytes = 512;
+
 function tryOpen(file: string, existed: boolean): Attempt {
   let db: DatabaseSync | undefined;
   try {
+    // SQLite would take what was cut off within its header for a new file, and write over it
+    if (existed && statSync(file).size < leastPageBytes) throw new Error(`${file} is cut off`);
     db = new DatabaseSync(file, { timeout: 5_000 });
     db.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON");
     const check = db.prepare("PRAGMA integrity_check(1)").get() as { readonly integrity_check: string };
@@ -90,10 +95,10 @@ function tryOpen(file: string, existed: boolean): Attempt {
       );
       return { db: undefined, error, unreadable: false };
     }
-    // SQLite takes a file that was cut off within its header for a new one
-    if (existed && version === 0) throw new Error(`${file} has no version`);
     migrate(db, version);
     checkContent(db, file);
+    // a file that takes no writes shows here, not at the first change
+    db.exec(`BEGIN IMMEDIATE; PRAGMA user_version = ${migrations.length}; ROLLBACK`);
     return { db };
   } catch (error) {
     if (db?.isOpen) db.close();

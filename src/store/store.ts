@@ -8,6 +8,8 @@ import { createEventLog, type EventLog } from "./event-log.ts";
 export interface StoreOptions {
   readonly directory: string;
   /** Most events kept, and the longest they are kept. */
+  /** Told how long each commit took. Unit: seconds. */
+  readonly onCommit?: (seconds: number) => void;
   readonly eventRetention: { readonly count: number; readonly ageMs: number };
 }
 
@@ -47,7 +49,7 @@ export interface Store {
 const tombstoneAgeMs = 30 * 24 * 3_600_000;
 
 /** Opens the state, see `openDatabase` for what it throws. */
-export function openStore({ directory, eventRetention }: StoreOptions): Store {
+export function openStore({ directory, eventRetention, onCommit }: StoreOptions): Store {
   const { db, setAside, close } = openDatabase(directory);
   const getMeta = db.prepare("SELECT value FROM meta WHERE key = ?");
   const setMeta = db.prepare(
@@ -102,7 +104,9 @@ export function openStore({ directory, eventRetention }: StoreOptions): Store {
     try {
       db.exec("BEGIN IMMEDIATE");
       result = change(transaction);
+      const began = performance.now();
       db.exec("COMMIT");
+      onCommit?.((performance.now() - began) / 1_000);
     } catch (error) {
       if (db.isTransaction) db.exec("ROLLBACK");
       events.rolledBack();

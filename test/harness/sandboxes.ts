@@ -8,6 +8,7 @@ import { EventService } from "../../gen/sandboxd/v1/event_service_pb.ts";
 import { HostService } from "../../gen/sandboxd/v1/host_service_pb.ts";
 import {
   type Sandbox,
+  type SandboxSpec,
   type SandboxSpecSchema,
   SandboxState,
   TransitionReason,
@@ -19,7 +20,8 @@ import { baseImage, sharedEngine } from "./engine.ts";
 export const mebibyte = 1024 * 1024;
 export const tenant = "acme";
 
-export type SpecInit = MessageInitShape<typeof SandboxSpecSchema>;
+/** A spec as a caller writes it. */
+export type SpecInit = Exclude<MessageInitShape<typeof SandboxSpecSchema>, SandboxSpec>;
 
 /** A daemon with its clients and the engine's own API. */
 export interface TestHost {
@@ -67,7 +69,8 @@ export async function startHost(options: DaemonOptions = {}): Promise<TestHost> 
     until: (id, isSo) => eventually(`sandbox ${id}`, () => get(id), isSo),
     async output(id) {
       let text = "";
-      for await (const { data } of sandboxes.streamLogs({ sandboxId: id })) text += Buffer.from(data).toString();
+      for await (const { data } of sandboxes.streamLogs({ sandboxId: id }))
+        text += Buffer.from(data).toString();
       return text;
     },
   };

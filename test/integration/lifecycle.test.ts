@@ -77,7 +77,10 @@ describe.skipIf(engineObstacle !== undefined)(`the life of a sandbox (${engineOb
       tenant: "other",
       spec: specOf(sleeping),
     });
-    expect(await refusalOf(foreign)).toMatchObject({ code: "AlreadyExists", reason: "SANDBOX_ALREADY_EXISTS" });
+    expect(await refusalOf(foreign)).toMatchObject({
+      code: "AlreadyExists",
+      reason: "SANDBOX_ALREADY_EXISTS",
+    });
   });
 
   test("stop, start and delete do their work once, however often they are asked", async () => {
@@ -101,7 +104,10 @@ describe.skipIf(engineObstacle !== undefined)(`the life of a sandbox (${engineOb
 
     await Promise.all([1, 2, 3].map(() => host.sandboxes.deleteSandbox({ sandboxId: "again" })));
     await host.sandboxes.deleteSandbox({ sandboxId: "again" });
-    expect(await refusalOf(host.get("again"))).toMatchObject({ code: "NotFound", reason: "SANDBOX_NOT_FOUND" });
+    expect(await refusalOf(host.get("again"))).toMatchObject({
+      code: "NotFound",
+      reason: "SANDBOX_NOT_FOUND",
+    });
     expect(
       (await host.containers()).map(({ Id }) => Id),
       "its container is gone",
@@ -204,9 +210,7 @@ describe.skipIf(engineObstacle !== undefined)(`the life of a sandbox (${engineOb
     );
     await Promise.all([
       refusalOf(create),
-      host
-        .until("abandoned", (sandbox) => sandbox.status !== undefined)
-        .then(() => giving.abort()),
+      host.until("abandoned", (sandbox) => sandbox.status !== undefined).then(() => giving.abort()),
     ]);
     await host.until("abandoned", isIn(SandboxState.RUNNING));
   });

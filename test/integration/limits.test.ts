@@ -3,6 +3,7 @@
 import { existsSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { QuotaFailureSchema } from "../../gen/google/rpc/error_details_pb.ts";
+import { EventType } from "../../gen/sandboxd/v1/event_pb.ts";
 import { SandboxState } from "../../gen/sandboxd/v1/sandbox_pb.ts";
 import type { SandboxStats } from "../../gen/sandboxd/v1/stats_pb.ts";
 import { engineObstacle } from "../harness/engine.ts";
@@ -53,7 +54,11 @@ describe.skipIf(engineObstacle !== undefined)(`limits (${engineObstacle ?? "engi
     await host.run(
       "filler",
       "dd if=/dev/zero of=/dev/shm/a bs=1M; dd if=/dev/zero of=/tmp/a bs=1M; echo full; sleep 1000",
-      { memoryBytes: BigInt(16 * mebibyte), tmpfsBytes: BigInt(16 * mebibyte), shmBytes: BigInt(16 * mebibyte) },
+      {
+        memoryBytes: BigInt(16 * mebibyte),
+        tmpfsBytes: BigInt(16 * mebibyte),
+        shmBytes: BigInt(16 * mebibyte),
+      },
     );
     await eventually(
       "an end of the filling",
@@ -69,21 +74,31 @@ describe.skipIf(engineObstacle !== undefined)(`limits (${engineObstacle ?? "engi
     const { lastSequence } = await host.events.listEvents({ pageSize: 1000 });
     await host.run("survivor", "sleep 1; tail /dev/zero; echo survived; exec sleep 1000");
     await expect.poll(() => host.output("survivor"), { timeout: 15_000 }).toContain("survived");
-    await eventually("a count", () => statsOf("survivor"), ({ oomKills }) => oomKills === 1n);
+    await eventually(
+      "a count",
+      () => statsOf("survivor"),
+      ({ oomKills }) => oomKills === 1n,
+    );
     expect((await host.get("survivor")).status?.state).toBe(SandboxState.RUNNING);
-    const told = await host.events.listEvents({
-      afterSequence: lastSequence,
-      filter: { sandboxId: "survivor", types: [5] },
-    });
-    expect(told.events).toHaveLength(1);
+    const tell = () =>
+      host.events.listEvents({
+        afterSequence: lastSequence,
+        filter: { sandboxId: "survivor", types: [EventType.SANDBOX_OOM] },
+      });
+    await expect.poll(async () => (await tell()).events.length).toBe(1);
     await remove("survivor");
   });
 
   test("forks beyond the pids limit are refused and counted, and the sandbox lives on", async () => {
-    await host.run("forks", "for i in $(seq 40); do sleep 1000 & done; echo over; wait", { pids: 8n });
-    const stats = await eventually("a refused fork", () => statsOf("forks"), (seen) => seen.pidsRefused > 0n);
+    await host.run("forks", "(for i in $(seq 40); do sleep 1000 & done); exec sleep 1000", { pids: 8n });
+    const stats = await eventually(
+      "a refused fork",
+      () => statsOf("forks"),
+      (seen) => seen.pidsRefused > 0n,
+    );
     expect(stats.pids).toBeLessThanOrEqual(8n);
     expect(stats.pidsLimit).toBe(8n);
+    expect((await host.get("forks")).status?.state).toBe(SandboxState.RUNNING);
     await remove("forks");
   });
 
@@ -112,7 +127,10 @@ describe.skipIf(engineObstacle !== undefined)(`limits (${engineObstacle ?? "engi
   });
 
   test("an update changes what the kernel holds, as seen from inside", async () => {
-    const created = await host.run("updated", showLimits);
+    const created = await host.run("updated", showLimits, {
+      tmpfsBytes: BigInt(mebibyte),
+      shmBytes: BigInt(mebibyte),
+    });
     const lines = async () => (await host.output("updated")).trim().split("\n");
     await expect.poll(async () => (await lines()).at(-1)).toBe(`${32 * mebibyte} 32 10000 100000`);
     const { sandbox } = await host.sandboxes.updateSandbox({
@@ -142,14 +160,18 @@ describe.skipIf(engineObstacle !== undefined)(`limits (${engineObstacle ?? "engi
   });
 
   test("memory below what is in use is refused, and the old limits stay", async () => {
-    const fill = "dd if=/dev/zero of=/tmp/a bs=1M count=20 2>/dev/null; echo filled; ";
-    await host.run("full", fill + showLimits, { memoryBytes: BigInt(64 * mebibyte) });
+    const fill = "for d in tmp dev/shm; do dd if=/dev/zero of=/$d/a bs=1M count=18; done; echo filled; ";
+    await host.run("full", fill + showLimits, {
+      memoryBytes: BigInt(64 * mebibyte),
+      tmpfsBytes: BigInt(20 * mebibyte),
+      shmBytes: BigInt(20 * mebibyte),
+    });
     await expect.poll(() => host.output("full"), { timeout: 15_000 }).toContain("filled");
     const before = await host.get("full");
     const refused = await refusalOf(
       host.sandboxes.updateSandbox({
         sandboxId: "full",
-        resources: { memoryBytes: BigInt(8 * mebibyte), pids: 20n },
+        resources: { memoryBytes: BigInt(20 * mebibyte), pids: 20n },
       }),
     );
     expect(refused).toMatchObject({ code: "FailedPrecondition", reason: "LIMIT_UNENFORCEABLE" });

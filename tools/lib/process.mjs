@@ -94,12 +94,15 @@ export async function stop(child, { signal = "SIGTERM", graceMs = 10_000 } = {})
   return child.exitCode;
 }
 
-/** Runs the main function of a tool: an Advice is one line and status 1, anything else is a stack and status 1. */
+/**
+ * Runs the main function of a tool, and ends with the status it returns (0 for none): an Advice is one line and status
+ * 1, anything else is a stack and status 1. What still waits then, such as a client's deadline, is not waited for.
+ */
 export async function main(body) {
   try {
-    process.exitCode = (await body()) ?? 0;
+    process.exit((await body()) ?? 0);
   } catch (error) {
     console.error(error instanceof Advice ? error.message : error);
-    process.exitCode = 1;
+    process.exit(1);
   }
 }

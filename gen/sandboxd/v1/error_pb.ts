@@ -75,7 +75,7 @@ export enum ErrorReason {
   IMAGE_UNAVAILABLE = 7,
 
   /**
-   * FAILED_PRECONDITION: the image asks for what a sandbox may not have.
+   * FAILED_PRECONDITION: the image carries labels that only this daemon may set.
    *
    * @generated from enum value: ERROR_REASON_IMAGE_UNSUPPORTED = 8;
    */

@@ -37,7 +37,7 @@ export type Host = Message<"sandboxd.v1.Host"> & {
   bootId: string;
 
   /**
-   * Made with the state directory. A new epoch means that sequence numbers begin anew.
+   * Made with the state's database. A new epoch means that sequence numbers begin anew.
    *
    * @generated from field: string state_epoch = 3;
    */
@@ -296,7 +296,7 @@ export enum HostConditionType {
   UNSPECIFIED = 0,
 
   /**
-   * The engine's socket does not exist, or nobody listens on it.
+   * The engine's socket does not exist, nobody listens on it, or it fails in a way that no other condition names.
    *
    * @generated from enum value: HOST_CONDITION_TYPE_ENGINE_ABSENT = 1;
    */
@@ -324,7 +324,7 @@ export enum HostConditionType {
   ENGINE_UNRESPONSIVE = 4,
 
   /**
-   * The engine's cgroup driver or version is not one under which limits can be enforced and read back.
+   * The engine's cgroup driver is not one under which limits can be enforced and read back (cgroupfs, systemd).
    *
    * @generated from enum value: HOST_CONDITION_TYPE_CGROUP_UNSUPPORTED = 5;
    */

@@ -69,7 +69,8 @@ export const GetHostResponseSchema: GenMessage<GetHostResponse> = /*@__PURE__*/
  */
 export type WatchHostRequest = Message<"sandboxd.v1.WatchHostRequest"> & {
   /**
-   * How often stats are sent. Bounds: 1 s to 1 h; at most as often as the daemon samples. Default: 10 s.
+   * How often stats are sent. Bounds: 1 s to 1 h; asked for more often than the daemon
+   * samples, the same sample comes again. Default: 10 s.
    *
    * @generated from field: google.protobuf.Duration stats_period = 1;
    */

@@ -70,7 +70,7 @@ export type Resources = Message<"sandboxd.v1.Resources"> & {
   openFiles?: bigint | undefined;
 
   /**
-   * Size of the tmpfs at /tmp, the only place to write in a sandbox without a workspace; counts against
+   * Size of the tmpfs at /tmp, the only place to write; counts against
    * memory_bytes as it is filled. Unit: bytes. Bounds: 64 KiB to memory_bytes. Default: 64 MiB, or
    * memory_bytes where that is less.
    *

@@ -95,7 +95,7 @@ export type SandboxSpec = Message<"sandboxd.v1.SandboxSpec"> & {
   networkMode: NetworkMode;
 
   /**
-   * Time between the stop signal (SIGTERM) and SIGKILL. Bounds: 0 s to 10 min. Default: 10 s.
+   * Time between the stop signal (SIGTERM) and SIGKILL; rounded up to whole seconds. Bounds: 0 s to 10 min. Default: 10 s.
    *
    * @generated from field: google.protobuf.Duration stop_grace = 10;
    */
@@ -201,7 +201,7 @@ export type SandboxStatus = Message<"sandboxd.v1.SandboxStatus"> & {
   exit?: Exit | undefined;
 
   /**
-   * The engine's id of the container (64 hexadecimal digits). Empty while there is none.
+   * The engine's id of the container (64 hexadecimal digits). Empty until it first runs, and once it is known to be gone.
    *
    * @generated from field: string container_id = 5;
    */
@@ -452,7 +452,8 @@ export enum SandboxState {
   STOPPED = 70,
 
   /**
-   * Could not start, or ended by itself other than with exit code 0: transition.reason says which. Holds no capacity.
+   * Could not start, ended by itself other than with exit code 0, or was killed or removed behind the daemon:
+   * transition.reason says which. Holds no capacity.
    *
    * @generated from enum value: SANDBOX_STATE_FAILED = 80;
    */
@@ -542,7 +543,7 @@ export enum TransitionReason {
   IMAGE_UNAVAILABLE = 20,
 
   /**
-   * The image asks for what a sandbox may not have.
+   * The image carries labels that only this daemon may set.
    *
    * @generated from enum value: TRANSITION_REASON_IMAGE_UNSUPPORTED = 21;
    */
@@ -577,7 +578,7 @@ export enum TransitionReason {
   LIMIT_UNENFORCED = 25,
 
   /**
-   * The engine could not be asked for longer than the attempt may take.
+   * The engine cannot be asked. Reserved for attempts with a bound; today the daemon tries on until it is told to stop.
    *
    * @generated from enum value: TRANSITION_REASON_ENGINE_UNAVAILABLE = 26;
    */
@@ -605,7 +606,7 @@ export enum TransitionReason {
   EXTERNAL = 32,
 
   /**
-   * The daemon found the sandbox in this state when it started, or when it was rebuilt from labels.
+   * The sandbox was rebuilt from its container's labels, or was found running after a reboot.
    *
    * @generated from enum value: TRANSITION_REASON_ADOPTED = 33;
    */

@@ -232,7 +232,8 @@ export const ListSandboxesResponseSchema: GenMessage<ListSandboxesResponse> = /*
  */
 export type WatchSandboxesRequest = Message<"sandboxd.v1.WatchSandboxesRequest"> & {
   /**
-   * Which. A sandbox that stops matching because its state changed is told once more with that state.
+   * Which. A sandbox that stops matching because its state changed is told once more with that state; after a resume,
+   * where it is not known what matched before, so is every sandbox of the tenant that changes.
    *
    * @generated from field: sandboxd.v1.SandboxFilter filter = 1;
    */
@@ -714,12 +715,14 @@ export const SandboxService: GenService<{
   /**
    * Creates a sandbox and returns when it is RUNNING, or its failure is known; with wait = false, when it is
    * accepted and will survive a crash of the daemon. Idempotent by sandbox_id: the same id with the same
-   * request returns the same sandbox, whatever its state; with another request ALREADY_EXISTS. A caller that gives
+   * request returns the same sandbox, whatever its state, FAILED included; with another request, or while it is being
+   * deleted, ALREADY_EXISTS. A caller that gives
    * up (deadline, cancel) does not stop the creation.
    * A command that starts and ends before the answer is no error: the answer shows the state it reached.
    * Errors: INVALID_ARGUMENT; ALREADY_EXISTS; RESOURCE_EXHAUSTED (HOST_CAPACITY_EXCEEDED, STATE_DISK_FULL);
    * FAILED_PRECONDITION (IMAGE_UNAVAILABLE, IMAGE_UNSUPPORTED, COMMAND_UNUSABLE, LIMIT_UNENFORCEABLE): the sandbox is
-   * kept as FAILED if it was accepted; PERMISSION_DENIED (IMAGE_NOT_ALLOWED); UNAVAILABLE (ENGINE_UNAVAILABLE).
+   * kept as FAILED if it was accepted; PERMISSION_DENIED (IMAGE_NOT_ALLOWED); UNAVAILABLE (ENGINE_UNAVAILABLE);
+   * INTERNAL (HARDENING_MISMATCH, ENGINE_FAILED).
    *
    * @generated from rpc sandboxd.v1.SandboxService.CreateSandbox
    */
@@ -764,7 +767,8 @@ export const SandboxService: GenService<{
   },
   /**
    * Changes cpu, memory and pids limits and requests, and labels, of a sandbox, running or not, under the same admission as
-   * create. The new limits are read back from the kernel before the answer; if they don't hold, the old ones are put back.
+   * create if it is to run. Of a running sandbox the new limits are read back from the kernel before the answer; if they
+   * don't hold, the old ones are put back. A request that is not named shrinks with its limit.
    * Errors: INVALID_ARGUMENT; NOT_FOUND; ABORTED (GENERATION_MISMATCH); RESOURCE_EXHAUSTED (HOST_CAPACITY_EXCEEDED);
    * FAILED_PRECONDITION (LIMIT_UNENFORCEABLE, for example memory below what is in use; INVALID_STATE).
    *
@@ -822,7 +826,7 @@ export const SandboxService: GenService<{
   },
   /**
    * Returns what the sandbox uses now, and a summary of a window of the recent past.
-   * Errors: NOT_FOUND; FAILED_PRECONDITION (INVALID_STATE) while it has never run since the daemon started.
+   * Errors: NOT_FOUND; FAILED_PRECONDITION (INVALID_STATE) while it does not run.
    *
    * @generated from rpc sandboxd.v1.SandboxService.GetSandboxStats
    */

@@ -350,14 +350,14 @@ export type HostStats = Message<"sandboxd.v1.HostStats"> & {
   ioPressure?: Pressure | undefined;
 
   /**
-   * File systems that the engine's data and the daemon's state live on.
+   * File systems that the daemon cares for: that of its state directory.
    *
    * @generated from field: repeated sandboxd.v1.DiskStats disks = 11;
    */
   disks: DiskStats[];
 
   /**
-   * All interfaces but loopback.
+   * All interfaces with hardware behind them; where there are none, all but loopback.
    *
    * @generated from field: sandboxd.v1.NetworkStats network = 12;
    */

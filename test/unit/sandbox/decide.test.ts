@@ -2,8 +2,8 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import type { Container } from "../../../src/engine/runtime.ts";
 import { type Action, decide, exitOf, type Observed } from "../../../src/sandbox/decide.ts";
-import { moved } from "../../../src/sandbox/reconciler.ts";
 import type { SandboxRecord, State } from "../../../src/sandbox/record.ts";
+import { moved } from "../../../src/sandbox/transition.ts";
 import { bootId, containerOf, recordOf, startedAt, states } from "./fixture.ts";
 
 const absent: Observed = { kind: "absent" };
@@ -127,7 +127,9 @@ describe("how a run ended", () => {
         seen({ state: "exited", exitCode }, { touchedExternally: true, oomKills: 1 }),
         bootId,
       );
-      expect(action).toMatchObject({ settlement: { state: "STOPPED", reason: "HOST_REBOOT", endedRun: startedAt } });
+      expect(action).toMatchObject({
+        settlement: { state: "STOPPED", reason: "HOST_REBOOT", endedRun: startedAt },
+      });
     }
   });
 
@@ -143,7 +145,9 @@ describe("how a run ended", () => {
   test("is not taken for the end of the run before it", () => {
     const again = { state: "PENDING", endedRun: startedAt } as const;
     expect(step(again, seen({ state: "exited" }))).toBe("start");
-    expect(step(again, seen({ state: "exited", startedAt: "2026-01-01T11:00:00Z" }))).toBe("STOPPED COMPLETED");
+    expect(step(again, seen({ state: "exited", startedAt: "2026-01-01T11:00:00Z" }))).toBe(
+      "STOPPED COMPLETED",
+    );
   });
 
   test("is told with its code, signal and time", () => {
@@ -158,7 +162,10 @@ describe("how a run ended", () => {
   });
 
   test("counts one kill for memory where only the engine saw it", () => {
-    expect(exitOf(containerOf({ exitCode: 137, oomKilled: true }), 0)).toMatchObject({ oomKilled: true, oomKills: 1 });
+    expect(exitOf(containerOf({ exitCode: 137, oomKilled: true }), 0)).toMatchObject({
+      oomKilled: true,
+      oomKills: 1,
+    });
     expect(exitOf(containerOf({ exitCode: 137, oomKilled: true }), 3)).toMatchObject({ oomKills: 3 });
   });
 });
@@ -175,7 +182,9 @@ test("a sandbox that was stopped is told as the caller's doing, with how its run
     seen({ state: "exited", exitCode: 143 }),
     bootId,
   );
-  expect(action).toMatchObject({ settlement: { actor, endedRun: startedAt, exit: { code: 143, signal: 15 } } });
+  expect(action).toMatchObject({
+    settlement: { actor, endedRun: startedAt, exit: { code: 143, signal: 15 } },
+  });
 });
 
 test("a sandbox that was stopped before it ever started has no exit", () => {

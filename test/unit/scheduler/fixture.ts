@@ -5,11 +5,7 @@ import { pino } from "pino";
 import { type Event, EventSchema, EventType } from "../../../gen/sandboxd/v1/event_pb.ts";
 import { HostSchema } from "../../../gen/sandboxd/v1/host_pb.ts";
 import { type Sandbox, SandboxSchema, SandboxState } from "../../../gen/sandboxd/v1/sandbox_pb.ts";
-import {
-  type ConnectRequest,
-  type ConnectResponse,
-  ConnectResponseSchema,
-} from "../../../gen/sandboxd/v1/scheduler_service_pb.ts";
+import { type ConnectRequest, ConnectResponseSchema } from "../../../gen/sandboxd/v1/scheduler_service_pb.ts";
 import { StatsBatchSchema } from "../../../gen/sandboxd/v1/stats_pb.ts";
 import type { CallListener, Dial } from "../../../src/scheduler/channel.ts";
 import type { UplinkClock } from "../../../src/scheduler/clock.ts";

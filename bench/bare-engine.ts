@@ -1,0 +1,106 @@
+// The baseline: the engine's own API, called with nothing in between, for containers that are in every respect those of the
+// daemon.
+
+import { Agent } from "node:http";
+import { isDeepStrictEqual } from "node:util";
+import Docker from "dockerode";
+import type { Sandbox } from "../gen/sandboxd/v1/sandbox_pb.ts";
+import { type ContainerPlan, defaultProcessesPerUser } from "../src/engine/container-plan.ts";
+import { containerCreateOptions } from "../src/engine/host-config.ts";
+import { possibleCpus } from "../src/host/capacity.ts";
+import { parallel } from "./parallel.ts";
+
+export interface BareEngine {
+  readonly docker: Docker;
+  /** Creates and starts a container as the daemon's sandbox is. Returns it. */
+  create(): Promise<Docker.Container>;
+  /** Removes every container that `create` has made. */
+  removeAll(): Promise<void>;
+  close(): void;
+}
+
+/**
+ * @param sandbox a running sandbox of the daemon; the containers will be like its own.
+ * @throws Error when a container made here would differ from it in its HostConfig: then nothing could be compared.
+ */
+export async function openBareEngine(
+  socket: string,
+  cgroupParent: string,
+  sandbox: Sandbox,
+): Promise<BareEngine> {
+  const agent = new Agent({ keepAlive: true, maxSockets: 64 });
+  // the client takes an agent, though its types don't say so
+  const options: Docker.DockerOptions & { readonly agent: Agent } = { socketPath: socket, agent };
+  const docker = new Docker(options);
+  const { CgroupVersion: cgroupVersion } = await docker.info();
+  const plan = planOf(sandbox, cgroupParent, cgroupVersion === "2" ? 2 : 1);
+  const made = new Set<Docker.Container>();
+  let count = 0;
+
+  const create = async (): Promise<Docker.Container> => {
+    count += 1;
+    const container = await docker.createContainer(
+      containerCreateOptions({ ...plan, name: `bare-${process.pid}-${count}`, hostname: `bare-${count}` }),
+    );
+    made.add(container);
+    await container.start();
+    return container;
+  };
+  const removeAll = async (): Promise<void> => {
+    await parallel([...made], 4, (container) => container.remove({ force: true, v: true }));
+    made.clear();
+  };
+  const engine: BareEngine = { docker, create, removeAll, close: () => agent.destroy() };
+
+  const [own, theirs] = await Promise.all([
+    (await create()).inspect(),
+    docker.getContainer(sandbox.status?.containerId ?? "").inspect(),
+  ]);
+  await removeAll();
+  if (!isDeepStrictEqual(own.HostConfig, theirs.HostConfig)) {
+    throw new Error(
+      "the baseline's containers are not made as the daemon's: mend planOf in bench/bare-engine.ts",
+    );
+  }
+  return engine;
+}
+
+function planOf(sandbox: Sandbox, cgroupParent: string, cgroupVersion: 1 | 2): ContainerPlan {
+  const { spec, status } = sandbox;
+  const resources = spec?.resources;
+  if (spec === undefined || status === undefined || resources === undefined) {
+    throw new Error(`${sandbox.sandboxId} was told without its spec or status`);
+  }
+  const uid = Number(status.uid);
+  return {
+    name: sandbox.sandboxId,
+    imageId: status.imageId,
+    entrypoint: spec.command,
+    args: spec.args,
+    env: spec.env,
+    workingDir: spec.workingDir,
+    labels: { bench: "bare" },
+    labelPrefix: "sandboxd.",
+    uid,
+    gid: uid,
+    hostname: sandbox.sandboxId,
+    cgroupParent,
+    stopSignal: "SIGTERM",
+    stopGraceSeconds: Number(spec.stopGrace?.seconds ?? 0n),
+    limits: {
+      cpuMillis: Number(resources.cpuMillis),
+      cpuWeight: Math.max(2, Math.round((Number(resources.cpuRequestMillis) * 1_024) / 1_000)),
+      memoryBytes: Number(resources.memoryBytes),
+      pids: Number(resources.pids),
+      openFiles: Number(resources.openFiles),
+      processesPerUser: defaultProcessesPerUser,
+      tmpfsBytes: Number(resources.tmpfsBytes),
+      tmpfsInodes: Number(resources.tmpfsInodes),
+      shmBytes: Number(resources.shmBytes),
+      logBytes: Number(resources.logBytes),
+    },
+    imageVolumes: [],
+    network: { mode: "none" },
+    engine: { cgroupVersion, possibleCpus: possibleCpus() },
+  };
+}

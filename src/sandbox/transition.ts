@@ -1,0 +1,68 @@
+// The transitions that the reconciler makes, as values: what each says of who, when and why.
+
+import { type Reason, SandboxdError } from "../errors.ts";
+import type { Settlement } from "./decide.ts";
+import { actors, type SandboxRecord, type State, type TransitionReason } from "./record.ts";
+
+export type Why = Pick<Settlement, "reason" | "message" | "actor">;
+
+export const progress: Why = {
+  reason: "PROGRESS",
+  message: "its main command runs within its limits",
+  actor: actors.policy,
+};
+
+/** On its way to run. */
+export const starting = (message: string): Settlement => ({
+  state: "CREATING",
+  reason: "PROGRESS",
+  message,
+  actor: actors.policy,
+});
+
+/** Why a container is found running that this daemon did not start just now. */
+export function cameToRun({ state }: SandboxRecord): Why {
+  switch (state) {
+    case "PAUSED":
+      return { reason: "EXTERNAL", message: "unpaused behind the daemon", actor: actors.external };
+    case "RUNNING":
+      return { reason: "ADOPTED", message: "found running after a reboot", actor: actors.host };
+    default:
+      return progress;
+  }
+}
+
+/** The record after a transition. */
+export function moved(record: SandboxRecord, to: Settlement): SandboxRecord {
+  const transition = {
+    from: record.state as State | undefined,
+    to: to.state,
+    reason: to.reason,
+    message: to.message,
+    actor: to.actor,
+    timeMs: Date.now(),
+  };
+  return {
+    ...record,
+    state: to.state,
+    transition,
+    wanted: to.wanted ?? record.wanted,
+    containerId: to.containerId ?? record.containerId,
+    endedRun: to.endedRun ?? record.endedRun,
+    ...(to.exit === undefined ? {} : { exit: to.exit }),
+  };
+}
+
+/** The transition that a failed start means; undefined if it is worth another try. */
+export function failureReason(error: unknown): TransitionReason | undefined {
+  if (!(error instanceof SandboxdError)) return "START_FAILED";
+  const reasons: Partial<Record<Reason, TransitionReason>> = {
+    IMAGE_UNAVAILABLE: "IMAGE_UNAVAILABLE",
+    IMAGE_UNSUPPORTED: "IMAGE_UNSUPPORTED",
+    COMMAND_UNUSABLE: "COMMAND_UNUSABLE",
+    HARDENING_MISMATCH: "HARDENING_MISMATCH",
+    LIMIT_UNENFORCEABLE: "LIMIT_UNENFORCED",
+    ENGINE_FAILED: "START_FAILED",
+  };
+  return reasons[error.reason];
+}
