@@ -1,10 +1,11 @@
 // The baseline: the engine's own API, called with nothing in between, for containers that are in every respect those of the
 // daemon.
 
-import { Agent } from "node:http";
+import type { Agent } from "node:http";
 import { isDeepStrictEqual } from "node:util";
 import Docker from "dockerode";
 import type { Sandbox } from "../gen/sandboxd/v1/sandbox_pb.ts";
+import { createAgent } from "../src/engine/agent.ts";
 import { type ContainerPlan, defaultProcessesPerUser } from "../src/engine/container-plan.ts";
 import { containerCreateOptions } from "../src/engine/host-config.ts";
 import { possibleCpus } from "../src/host/capacity.ts";
@@ -28,7 +29,7 @@ export async function openBareEngine(
   cgroupParent: string,
   sandbox: Sandbox,
 ): Promise<BareEngine> {
-  const agent = new Agent({ keepAlive: true, maxSockets: 64 });
+  const agent = createAgent();
   // the client takes an agent, though its types don't say so
   const options: Docker.DockerOptions & { readonly agent: Agent } = { socketPath: socket, agent };
   const docker = new Docker(options);

@@ -24,7 +24,7 @@ import {
   removeEngine,
   temporaryDirectory,
 } from "./lib/leftovers.mjs";
-import { pinnedNode } from "./lib/node.mjs";
+import { daemonFlags, pinnedNode } from "./lib/node.mjs";
 import { Advice, main, root, stop, until } from "./lib/process.mjs";
 
 const log = (line) => console.log(`start: ${line}`);
@@ -93,7 +93,7 @@ async function prepareEngine({ name, directory }, isDemo) {
  */
 function launch(name, args, logFile) {
   const output = openSync(logFile, "w");
-  const child = spawn(pinnedNode, [program, ...args], {
+  const child = spawn(pinnedNode, [...daemonFlags, program, ...args], {
     stdio: ["ignore", output, output],
     cwd: root,
     env: { ...process.env, [engineMark]: name },

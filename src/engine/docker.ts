@@ -1,9 +1,11 @@
 // The engine's door on Docker's API. The only room, with its neighbours here, that knows the Docker client.
 
-import { Agent } from "node:http";
+import type { Agent } from "node:http";
 import type { Readable } from "node:stream";
+import { setTimeout as sleep } from "node:timers/promises";
 import Docker from "dockerode";
 import { SandboxdError } from "../errors.ts";
+import { createAgent } from "./agent.ts";
 import { createCalls, engineError, statusOf, type Verb } from "./calls.ts";
 import { cgroupPathsOf } from "./cgroup-path.ts";
 import { containerOf, stateOf } from "./decode.ts";
@@ -23,10 +25,13 @@ export interface DockerOptions {
 
 const apiVersion = "v1.41";
 
+/** From the end of a process to the engine's knowing of it, as a rule. */
+const engineLagMs = 50;
+
 /** The engine behind a unix socket. Nothing is connected before the first call. */
 export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptions): Runtime {
-  // kept connections save a handshake per call; streams take connections of their own, so they never starve calls
-  const agent = new Agent({ keepAlive: true, maxSockets: 64 });
+  // streams take connections of their own, so they never starve calls
+  const agent = createAgent();
   // the client takes an agent, though its types don't say so
   const withAgent: Docker.DockerOptions & { readonly agent: Agent } = {
     socketPath: socket,
@@ -239,6 +244,11 @@ export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptio
         );
       } catch (error) {
         // if it ended while it was looked at, its figures mean nothing; how it ended, is seen by the next look
+        if (!existsSync(`/proc/${found.pid}`)) {
+          // the kernel is ahead of the engine, which still says that it runs
+          await sleep(engineLagMs);
+          return undefined;
+        }
         const now = await inspect(id, options);
         if (now?.pid === found.pid && now.state === "running") throw error;
         return undefined;

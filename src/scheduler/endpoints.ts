@@ -8,6 +8,8 @@ export interface Endpoint {
   readonly url: string;
   /** Whether it is spoken to with TLS. */
   readonly secure: boolean;
+  /** A name, or an address without brackets: what the scheduler's certificate must be for. */
+  readonly host: string;
   /** Host and port as gRPC names them; the name is resolved anew for each session. */
   readonly target: string;
 }
@@ -60,5 +62,7 @@ function readEndpoint(text: string): Endpoint | undefined {
   if (url === null || url.hostname === "") return undefined;
   const secure = url.protocol === "https:";
   const port = url.port === "" ? (secure ? 443 : 80) : Number(url.port);
-  return port === 0 ? undefined : { url: text, secure, target: `dns:///${url.hostname}:${port}` };
+  if (port === 0) return undefined;
+  const host = url.hostname.replace(/^\[(.*)\]$/, "$1");
+  return { url: text, secure, host, target: `dns:///${url.hostname}:${port}` };
 }

@@ -15,7 +15,7 @@ import { stringify, type TomlTable } from "smol-toml";
 import { Health, HealthCheckResponse_ServingStatus } from "../../gen/grpc/health/v1/health_pb.ts";
 import { callJson } from "../../tools/lib/engine-api.mjs";
 import { engineMark, removeCgroups } from "../../tools/lib/leftovers.mjs";
-import { pinnedNode } from "../../tools/lib/node.mjs";
+import { daemonFlags, pinnedNode } from "../../tools/lib/node.mjs";
 import { baseImage, sharedEngine } from "./engine.ts";
 
 const program = join(import.meta.dirname, "../../dist/src/main.js");
@@ -89,7 +89,7 @@ export async function startDaemon(options: DaemonOptions = {}): Promise<Daemon> 
   let child: ChildProcess | undefined;
 
   const start = async (): Promise<void> => {
-    const started = spawn(pinnedNode, [program, "serve", "--dev", "--config", configFile], {
+    const started = spawn(pinnedNode, [...daemonFlags, program, "serve", "--dev", "--config", configFile], {
       stdio: ["ignore", "pipe", "pipe"],
       env: { ...ownEnvironment(), ...options.env },
     });

@@ -196,6 +196,24 @@ describe("with TLS", () => {
     await until(() => expect(uplink.status().state).toBe("live"));
   });
 
+  test("a certificate for another address than the endpoint's is refused", async () => {
+    const elsewhere = await ours.issue("elsewhere", {
+      subject: "/CN=127.0.0.1",
+      names: "IP:127.0.0.2,DNS:scheduler",
+      usage: "serverAuth",
+    });
+    const scheduler = await schedulerOf({ tls: await pem(elsewhere, ours) });
+    const credentials = await pem(client, ours);
+    const uplink = uplinkOf({
+      source: createFakeSource(),
+      endpoints: [scheduler.url],
+      credentials: () => credentials,
+    });
+    await until(() =>
+      expect(uplink.status().lastFailure).toContain("IP: 127.0.0.1 is not in the cert's list"),
+    );
+  });
+
   test("a host without credentials says what is missing", async () => {
     const uplink = uplinkOf({ source: createFakeSource(), endpoints: ["https://127.0.0.1:1"] });
     await until(() => expect(uplink.status().lastFailure).toContain("[scheduler.tls]"));

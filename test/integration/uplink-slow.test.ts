@@ -1,7 +1,7 @@
 // The uplink and schedulers that were away for long, read slowly, or fall silent: nothing piles up on the host.
 
 import { once } from "node:events";
-import { createServer } from "node:http2";
+import { createServer, type ServerHttp2Stream } from "node:http2";
 import type { AddressInfo } from "node:net";
 import { create, toBinary } from "@bufbuild/protobuf";
 import { afterEach, describe, expect, test } from "vitest";
@@ -106,7 +106,7 @@ describe("a scheduler that reads slowly", () => {
 
   test("is given no more than its flow control takes: what waits, waits on the host's disk", async () => {
     const server = createServer();
-    server.on("stream", (stream) => {
+    server.on("stream", (stream: ServerHttp2Stream) => {
       stream.on("error", () => undefined);
       stream.pause();
       stream.respond({ ":status": 200, "content-type": "application/grpc+proto" });

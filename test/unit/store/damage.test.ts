@@ -61,7 +61,8 @@ function expectNothingLost(
   return "opened";
 }
 
-describe("a state file", () => {
+// hundreds of openings, each with its syncs
+describe("a state file", { timeout: 60_000 }, () => {
   test("cut off anywhere is set aside as it was found", () => {
     const { content, epoch } = wholeState();
     const directory = stateDirectory();
@@ -156,7 +157,9 @@ test("a state set aside can be put back", () => {
   using(directory, (store) => expect(store.sandboxDocuments()).toEqual(["{}"]));
 });
 
-test("a write-ahead log cut off anywhere loses only its last commits, never the order", () => {
+test("a write-ahead log cut off anywhere loses only its last commits, never the order", {
+  timeout: 60_000,
+}, () => {
   const source = stateDirectory();
   const store = open(source);
   for (const id of ids) {

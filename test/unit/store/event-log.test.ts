@@ -77,7 +77,7 @@ test("sequence numbers go on over reopening, even when every event was trimmed",
   again.close();
 });
 
-test("the newest events are kept and at most a batch more than asked", () => {
+test("the newest events are kept and at most a batch more than asked", { timeout: 60_000 }, () => {
   const store = open(stateDirectory(), { count: 100, ageMs: 1_000 });
   for (let index = 1; index <= 900; index++) {
     append(store, 1);
