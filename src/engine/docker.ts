@@ -1,5 +1,6 @@
 // The engine's door on Docker's API. The only room, with its neighbours here, that knows the Docker client.
 
+import { existsSync } from "node:fs";
 import type { Agent } from "node:http";
 import type { Readable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
