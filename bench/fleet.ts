@@ -19,8 +19,6 @@ const settleMs = 8_000;
 
 const restarts = 5;
 
-export type FleetName = "sampling" | "footprint" | "restart";
-
 /** Measures those that are wanted, on one fleet that grows. */
 export async function* measureFleet(wanted: ReadonlySet<string>): AsyncGenerator<Result> {
   const scheduler = await startDevScheduler();

@@ -40,7 +40,7 @@ export async function runDevScheduler(command: DevSchedulerCommand): Promise<num
   });
   const timer = drawn ? setInterval(() => draw(scheduler, stdout), redrawMs) : undefined;
   if (drawn) draw(scheduler, stdout);
-  await told(command.signal);
+  await told(command);
   clearInterval(timer);
   await scheduler.close();
   return scheduler.checker.violations().length === 0 ? 0 : 1;
@@ -64,12 +64,14 @@ function draw(scheduler: DevScheduler, stdout: NodeJS.WriteStream): void {
   stdout.write(`\x1b[H${lines.map((line) => `${line}\x1b[K`).join("\n")}\x1b[J`);
 }
 
-/** Resolves at the first signal. A second one ends the process as if this had not listened. */
-async function told(signal: AbortSignal | undefined): Promise<void> {
+/** Resolves at the first signal, or when nobody reads any more. A second signal ends the process as if this had not listened. */
+async function told({ signal, stdout }: DevSchedulerCommand): Promise<void> {
   const { promise, resolve } = Promise.withResolvers<void>();
   const end = (): void => resolve();
   const sources = ["SIGINT", "SIGTERM"] as const;
   if (signal?.aborted === true) return;
+  // stays, for what is still to be written meets the same closed pipe
+  stdout.on("error", end);
   if (signal !== undefined) signal.addEventListener("abort", end, { once: true });
   else for (const name of sources) process.once(name, end);
   await promise;

@@ -4,7 +4,7 @@ import { request } from "node:http";
 import { fromBinary } from "@bufbuild/protobuf";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { ErrorInfoSchema } from "../../gen/google/rpc/error_details_pb.ts";
-import type { NetworkMode } from "../../gen/sandboxd/v1/sandbox_pb.ts";
+import { type NetworkMode, SandboxState } from "../../gen/sandboxd/v1/sandbox_pb.ts";
 import { baseImage, engineObstacle } from "../harness/engine.ts";
 import {
   mebibyte,
@@ -237,15 +237,13 @@ describe.skipIf(engineObstacle !== undefined)(`a hostile create (${engineObstacl
     await host.sandboxes.deleteSandbox({ sandboxId: "honest" });
   });
 
-  test("an image's user, volumes, labels, health check and working directory come to nothing", async () => {
+  test("an image's user, volumes, health check and working directory come to nothing", async () => {
     const image = await importHostileImage(host, [
       "USER 0:0",
       "VOLUME /volume",
       "WORKDIR /proc/self/fd/7",
       'HEALTHCHECK CMD ["true"]',
       "EXPOSE 22",
-      "LABEL sandboxd.host=elsewhere",
-      "LABEL sandboxd.record={}",
     ]);
     cleanups.push(() => host.docker.getImage(image).remove());
     const script = "id -u; id -g; pwd; touch /volume/a && echo wrote; exec sleep 1000";
@@ -266,11 +264,14 @@ describe.skipIf(engineObstacle !== undefined)(`a hostile create (${engineObstacl
     expect(Volumes ?? []).toEqual([]);
   });
 
-  test("an image with a reserved label that nothing overrides is refused, and its container removed", async () => {
-    const image = await importHostileImage(host, ["LABEL sandboxd.evil=yes"]);
+  test("an image with a reserved label is refused, and no container is left", async () => {
+    const image = await importHostileImage(host, [
+      "LABEL sandboxd.host=elsewhere",
+      "LABEL sandboxd.evil=yes",
+    ]);
     cleanups.push(() => host.docker.getImage(image).remove());
-    expect((await refusalOf(create({ image }))).reason).toBe("HARDENING_MISMATCH");
-    expect(whereIs(await host.get("hostile"))).toEqual({ state: "FAILED", reason: "HARDENING_MISMATCH" });
+    expect((await refusalOf(create({ image }))).reason).toBe("IMAGE_UNSUPPORTED");
+    expect(whereIs(await host.get("hostile"))).toEqual({ state: "FAILED", reason: "IMAGE_UNSUPPORTED" });
     expect(await host.containers()).toEqual([]);
     await host.sandboxes.deleteSandbox({ sandboxId: "hostile" });
   });
@@ -287,9 +288,8 @@ describe.skipIf(engineObstacle !== undefined)(`a hostile create (${engineObstacl
     expect(await refusalOf(host.run("squatted", sleeping))).toMatchObject({
       code: "Internal",
       reason: "ENGINE_FAILED",
-      message: expect.stringContaining("not this host's"),
     });
-    expect(whereIs(await host.get("squatted"))).toEqual({ state: "FAILED", reason: "START_FAILED" });
+    expect((await host.get("squatted")).status?.state).toBe(SandboxState.FAILED);
     await host.sandboxes.deleteSandbox({ sandboxId: "squatted" });
     expect(await host.containers()).toEqual([]);
     expect((await foreign.inspect()).State).toEqual(before.State);

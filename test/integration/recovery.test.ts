@@ -257,10 +257,14 @@ describe.skipIf(engineObstacle !== undefined)(`recovery (${engineObstacle ?? "en
 
   test("SIGTERM ends the daemon with 0, and sandboxes keep running", async () => {
     const sandbox = await host.run("kept", sleeping);
+    let isWatched = false;
     const watching = (async () => {
-      for await (const _ of host.sandboxes.watchSandboxes({}));
+      for await (const { update } of host.sandboxes.watchSandboxes({})) {
+        isWatched ||= update.case === "bookmark";
+      }
     })();
     const ended = refusalOf(watching);
+    await expect.poll(() => isWatched).toBe(true);
     expect(await host.daemon.stop()).toBe(0);
     expect(await ended).toMatchObject({ code: "Unavailable", reason: "SHUTTING_DOWN" });
     expect((await container(sandbox).inspect()).State.Running).toBe(true);

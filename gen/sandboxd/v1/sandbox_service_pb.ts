@@ -596,7 +596,8 @@ export type StreamLogsResponse = Message<"sandboxd.v1.StreamLogsResponse"> & {
   stream: LogStream;
 
   /**
-   * A line with its newline, or a piece of a line longer than 16 KiB; bytes as written, not necessarily UTF-8.
+   * A line with its newline, or a piece of a line longer than 16 KiB; bytes that are not UTF-8
+   * arrive as U+FFFD, because the engine keeps its logs as text.
    *
    * @generated from field: bytes data = 3;
    */
