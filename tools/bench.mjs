@@ -6,7 +6,7 @@ import { pinnedNode } from "./lib/node.mjs";
 import { main } from "./lib/process.mjs";
 import { withScratch } from "./lib/scratch.mjs";
 
-const log = (line) => console.log(`bench: ${line}`);
+const log = (line) => console.error(`bench: ${line}`);
 
 await main(async () => {
   await ensureDependencies({ log });

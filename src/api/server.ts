@@ -36,6 +36,7 @@ import { openListener } from "./listeners.ts";
 import type { ApiMetrics, Terms } from "./ports.ts";
 import { createReflection, reflectionStream } from "./reflection.ts";
 import { createRequestHandler } from "./request-handler.ts";
+import { compileRules, createRuleCheck, type MessageCheck } from "./validation.ts";
 
 /** What the API is made of. */
 export interface ApiServerOptions {
@@ -63,8 +64,9 @@ export interface ApiServer {
 export function createApiServer(options: ApiServerOptions): ApiServer {
   const { health, log, metrics } = options;
   const limits = { ...defaultLimits, ...options.limits };
+  const checkRules = createRuleCheck();
   const router = createConnectRouter({
-    interceptors: interceptors(options, limits),
+    interceptors: interceptors(options, limits, checkRules),
     readMaxBytes: limits.readMaxBytes,
     writeMaxBytes: limits.writeMaxBytes,
     jsonOptions: { ignoreUnknownFields: false },
@@ -77,6 +79,10 @@ export function createApiServer(options: ApiServerOptions): ApiServer {
   addReflection(router);
   const handle = createRequestHandler(router, limits, log, metrics);
   const listeners: Listener[] = [];
+  void compileRules(
+    checkRules,
+    router.handlers.map(({ method }) => method.input),
+  );
   return {
     async listen(config) {
       const listener = await openListener(config, { handle, limits, metrics, log });
@@ -105,14 +111,14 @@ export function createApiServer(options: ApiServerOptions): ApiServer {
 }
 
 /** From the outermost to the innermost. */
-function interceptors(options: ApiServerOptions, limits: ApiLimits): Interceptor[] {
+function interceptors(options: ApiServerOptions, limits: ApiLimits, checkRules: MessageCheck): Interceptor[] {
   return [
     createAccessInterceptor(options.log, options.metrics),
     createDeadlineInterceptor(),
     createErrorInterceptor(options.log),
     createAuthorizationInterceptor(),
     createStreamLimitInterceptor(limits.streamsPerCaller, options.metrics),
-    createMessageInterceptor(),
+    createMessageInterceptor(checkRules),
     createTermInterceptor(options.terms),
   ];
 }

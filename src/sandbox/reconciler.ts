@@ -55,13 +55,16 @@ export interface Reconciler {
 const mostSteps = 20;
 const retryDelayMs = 2_000;
 
+/** Of the engine's events, those after which a container may be in another state than before. */
+const tellingActions = new Set(["start", "die", "pause", "unpause", "destroy", "rename", "update"]);
+
 export function createReconciler(options: ReconcilerOptions): Reconciler {
   const { runtime, repository, labels, bootId, watch, log } = options;
   const queues = createQueues();
   const slots = createSlots(options.concurrentStarts);
   const kicked = new Set<string>();
   const retries = new Map<string, NodeJS.Timeout>();
-  /** Containers that this daemon is sending a signal to, and those that someone else sent one. */
+  /** Containers that this daemon is doing something to, and those that someone else sent a signal. */
   const ours = new Set<string>();
   const touched = new Set<string>();
   let closed = false;
@@ -152,12 +155,12 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
         return undefined;
       case "stop":
         if (action.settle !== undefined) settle(record, action.settle);
-        await signalling(action.containerId, () =>
+        await byUs(action.containerId, () =>
           runtime.stop(action.containerId, Math.ceil(record.stopGraceMs / 1_000)),
         );
         return undefined;
       case "remove":
-        await signalling(action.containerId, () => runtime.remove(action.containerId));
+        await byUs(action.containerId, () => runtime.remove(action.containerId));
         return undefined;
       case "forget":
         watch.ended(record.id);
@@ -198,7 +201,8 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
         if (repository.get(id)?.wanted !== "RUNNING") return;
         // what was done to an earlier run says nothing about this one
         touched.delete(containerId);
-        await runtime.start(containerId);
+        const ready = containerId;
+        await byUs(ready, () => runtime.start(ready));
         await verified(repository.get(id) ?? record, containerId, progress);
       },
     );
@@ -220,7 +224,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
       if (reason === undefined) throw error;
       log.warn({ sandbox: id, reason, err: messageOf(error) }, "sandbox cannot run");
       const unusable = containerId();
-      if (unusable !== undefined) await signalling(unusable, () => runtime.remove(unusable));
+      if (unusable !== undefined) await byUs(unusable, () => runtime.remove(unusable));
       const now = repository.get(id);
       if (now?.wanted !== "RUNNING") return;
       settle(now, { ...failed(reason, messageOf(error), actors.policy), containerId: "" });
@@ -298,8 +302,8 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     return next;
   }
 
-  /** Events of a signal that we send ourselves are no one else's doing. */
-  async function signalling(containerId: string, send: () => Promise<void>): Promise<void> {
+  /** Events of what we do ourselves are no one else's doing. */
+  async function byUs(containerId: string, send: () => Promise<void>): Promise<void> {
     ours.add(containerId);
     try {
       await send();
@@ -316,7 +320,8 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
       if (identity === undefined) return;
       if ((action === "kill" || action === "destroy") && !ours.has(containerId)) touched.add(containerId);
       if (action === "destroy") touched.delete(containerId);
-      kick(identity.id);
+      // what this daemon is doing itself is looked at by whoever does it
+      if (tellingActions.has(action) && !(action === "start" && ours.has(containerId))) kick(identity.id);
     },
     idle: () => queues.idle(),
     close() {

@@ -3,11 +3,10 @@ import type { Message } from "@bufbuild/protobuf";
 import type { Interceptor } from "@connectrpc/connect";
 import { checked } from "../iterable.ts";
 import { isReadOnly } from "../method.ts";
-import { assertNoUnknownFields, createRuleCheck } from "../validation.ts";
+import { assertNoUnknownFields, type MessageCheck } from "../validation.ts";
 
 /** Refuses INVALID_FIELD, and on calls that change something MALFORMED_MESSAGE for fields that are not in the contract. */
-export function createMessageInterceptor(): Interceptor {
-  const checkRules = createRuleCheck();
+export function createMessageInterceptor(checkRules: MessageCheck): Interceptor {
   return (next) => async (request) => {
     const { input } = request.method;
     const strict = !isReadOnly(request.method);
