@@ -30,7 +30,7 @@ export interface UplinkLimits {
   readonly window: number;
 }
 
-export const defaultUplinkLimits: UplinkLimits = {
+const defaultUplinkLimits: UplinkLimits = {
   welcomeTimeoutMs: 10_000,
   leaveTimeoutMs: 1_000,
   stallTimeoutMs: 60_000,
