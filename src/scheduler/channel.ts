@@ -4,7 +4,15 @@
 import { isIP } from "node:net";
 import { checkServerIdentity } from "node:tls";
 import { fromBinary, toBinary } from "@bufbuild/protobuf";
-import { type ChannelOptions, Client, credentials, status as grpcStatus, Metadata } from "@grpc/grpc-js";
+import {
+  type ChannelOptions,
+  Client,
+  credentials,
+  status as grpcStatus,
+  logVerbosity,
+  Metadata,
+  setLogVerbosity,
+} from "@grpc/grpc-js";
 import {
   type ConnectRequest,
   ConnectRequestSchema,
@@ -55,15 +63,31 @@ export interface DialOptions {
   readonly keepaliveTimeoutMs: number;
 }
 
+// The least time between two pings that servers in Go, C++, Python and Java grant when told nothing else.
+const maxKeepaliveMs = 5 * 60_000;
+
+const pingHint =
+  'Hint: the scheduler may refuse a ping every 10 s; see "Keepalive" in docs/scheduler.md for what to set there.';
+
 const path = `/${SchedulerService.typeName}/${SchedulerService.method.connect.name}`;
 
-/** Dials with grpc-js. */
+/** Dials with grpc-js. Pings half as often, to the end of the process, when a scheduler says that they are too many. */
 export function createGrpcDial(options: DialOptions): Dial {
+  // grpc-js writes to the console by itself; what matters comes with the status of the call
+  setLogVerbosity(logVerbosity.NONE);
+  let { keepaliveMs } = options;
+
+  function ended(code: number, details: string, listener: CallListener): void {
+    const tooManyPings = code === grpcStatus.RESOURCE_EXHAUSTED && details.startsWith("Bandwidth exhausted");
+    if (tooManyPings) keepaliveMs = Math.min(keepaliveMs * 2, maxKeepaliveMs);
+    listener.ended(grpcStatus[code] ?? String(code), tooManyPings ? `${details}. ${pingHint}` : details);
+  }
+
   return (endpoint, listener) => {
     const client = new Client(
       endpoint.target,
       channelCredentials(endpoint, options),
-      channelOptions(endpoint, options),
+      channelOptions(endpoint, { ...options, keepaliveMs }),
     );
     const call = client.makeBidiStreamRequest(path, encode, identity, new Metadata());
     call.on("data", (bytes: Buffer) => {
@@ -78,7 +102,7 @@ export function createGrpcDial(options: DialOptions): Dial {
     });
     // "status" tells the same; without a listener "error" would be thrown
     call.on("error", () => undefined);
-    call.on("status", ({ code, details }) => listener.ended(grpcStatus[code] ?? String(code), details));
+    call.on("status", ({ code, details }) => ended(code, details, listener));
     return {
       write: (request, written) => void call.write(request, written),
       end: () => void call.end(),

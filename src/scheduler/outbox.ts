@@ -43,6 +43,7 @@ export function createOutbox(options: OutboxOptions): Outbox {
   const { events, everTold, window } = options;
   let acknowledged = options.acknowledged;
   let told = acknowledged;
+  let gapEnd = 0;
   let chunk: readonly Event[] = [];
   let position = 0;
 
@@ -62,12 +63,14 @@ export function createOutbox(options: OutboxOptions): Outbox {
   function gap(last: number): OutboxItem {
     const first = told + 1;
     tell(last);
+    gapEnd = last;
     return { kind: "gap", first, last };
   }
 
   return {
     next() {
-      if (told - acknowledged >= window) return undefined;
+      // a gap takes no room: a scheduler that has no use for it need not acknowledge it
+      if (told - Math.max(acknowledged, gapEnd) >= window) return undefined;
       const event = peek();
       if (event === undefined) {
         const newest = events.newest();

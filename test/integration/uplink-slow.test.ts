@@ -1,7 +1,7 @@
 // The uplink and schedulers that were away for long, read slowly, or fall silent: nothing piles up on the host.
 
 import { once } from "node:events";
-import { createServer, type ServerHttp2Stream } from "node:http2";
+import { constants, createServer, type ServerHttp2Stream } from "node:http2";
 import type { AddressInfo } from "node:net";
 import { create, toBinary } from "@bufbuild/protobuf";
 import { afterEach, describe, expect, test } from "vitest";
@@ -105,24 +105,12 @@ describe("a scheduler that reads slowly", () => {
   });
 
   test("is given no more than its flow control takes: what waits, waits on the host's disk", async () => {
-    const server = createServer();
-    server.on("stream", (stream: ServerHttp2Stream) => {
-      stream.on("error", () => undefined);
-      stream.pause();
-      stream.respond({ ":status": 200, "content-type": "application/grpc+proto" });
-      const welcome = create(ConnectResponseSchema, {
-        message: { case: "welcome", value: { sessionId: "x" } },
-      });
-      stream.write(sizeDelimited(toBinary(ConnectResponseSchema, welcome)));
-    });
-    server.listen(0, "127.0.0.1");
-    await once(server, "listening");
-    closeLater(() => void server.close());
+    const url = await bareScheduler((stream) => void stream.pause());
     const source = createFakeSource();
     source.append(100_000);
     const uplink = uplinkOf({
       source,
-      endpoints: [`http://127.0.0.1:${(server.address() as AddressInfo).port}`],
+      endpoints: [url],
       limits: { window: 100_000 },
     });
     await until(() => expect(uplink.status().state).toBe("live"));
@@ -168,6 +156,43 @@ describe("a peer that falls silent", () => {
     await until(() => expect(uplink.status().lastFailure).toContain("no Welcome within 0.2 s"));
   });
 });
+
+describe("a scheduler that finds pings too many", () => {
+  test("is pinged half as often, and the log says what to set", async () => {
+    const pingsAfterMs: number[] = [];
+    const url = await bareScheduler(({ session }) => {
+      const openedMs = performance.now();
+      session?.once("ping", () => {
+        pingsAfterMs.push(performance.now() - openedMs);
+        session.goaway(constants.NGHTTP2_ENHANCE_YOUR_CALM, 0, Buffer.from("too_many_pings"));
+        session.destroy(undefined, constants.NGHTTP2_ENHANCE_YOUR_CALM);
+      });
+    });
+    const uplink = uplinkOf({ source: createFakeSource(), endpoints: [url], limits: { keepaliveMs: 200 } });
+    await until(() => expect(pingsAfterMs.length).toBe(3));
+    expect(pingsAfterMs[1]).toBeGreaterThan(350);
+    expect(pingsAfterMs[2]).toBeGreaterThan(700);
+    expect(uplink.status().lastFailure).toContain("docs/scheduler.md");
+  });
+});
+
+/** Says Welcome and nothing more; the rest is the caller's. Returns where it listens. */
+async function bareScheduler(opened: (stream: ServerHttp2Stream) => void): Promise<string> {
+  const server = createServer();
+  server.on("stream", (stream: ServerHttp2Stream) => {
+    stream.on("error", () => undefined);
+    opened(stream);
+    stream.respond({ ":status": 200, "content-type": "application/grpc+proto" });
+    const welcome = create(ConnectResponseSchema, {
+      message: { case: "welcome", value: { sessionId: "x" } },
+    });
+    stream.write(sizeDelimited(toBinary(ConnectResponseSchema, welcome)));
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  closeLater(() => void server.close());
+  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+}
 
 /** As gRPC puts a message on the stream, uncompressed. */
 function sizeDelimited(message: Uint8Array): Buffer {
