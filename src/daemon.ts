@@ -229,6 +229,7 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
         source: createUplinkSource({ store, repository, host, feed, terms }),
         endpoints: config.scheduler.endpoints,
         credentials: schedulerCredentials(config),
+        periods: { heartbeatMs: config.scheduler.heartbeatPeriodMs, statsMs: config.scheduler.statsPeriodMs },
         metrics: uplinkMetrics(registry),
         log: log.child("uplink").pino,
       });

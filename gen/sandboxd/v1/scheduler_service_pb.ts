@@ -232,7 +232,7 @@ export type Welcome = Message<"sandboxd.v1.Welcome"> & {
 
   /**
    * The scheduler's term: rises with each change of leader. A host refuses a session, and mutating calls, with a term older than the newest it
-   * has seen. 0: the scheduler does not use terms.
+   * has seen. 0: the scheduler does not use terms; accepted always.
    *
    * @generated from field: int64 term = 2;
    */
@@ -267,14 +267,14 @@ export const WelcomeSchema: GenMessage<Welcome> = /*@__PURE__*/
  */
 export type Pace = Message<"sandboxd.v1.Pace"> & {
   /**
-   * Bounds: 100 ms to 5 min; outside is clamped. Default: 5 s.
+   * Bounds: 100 ms to 5 min; outside is clamped. Default (absent or zero): the host's own, 5 s unless configured.
    *
    * @generated from field: google.protobuf.Duration heartbeat_period = 1;
    */
   heartbeatPeriod?: Duration | undefined;
 
   /**
-   * Bounds: 1 s to 1 h; outside is clamped. Default: 10 s.
+   * Bounds: 1 s to 1 h; outside is clamped. Default (absent or zero): the host's own, 10 s unless configured.
    *
    * @generated from field: google.protobuf.Duration stats_period = 2;
    */
@@ -422,7 +422,7 @@ export const GoodbyeSchema: GenMessage<Goodbye> = /*@__PURE__*/
   messageDesc(file_sandboxd_v1_scheduler_service, 8);
 
 /**
- * Events are stored.
+ * Events are stored. The host stops sending at 1,000 events that are not acknowledged.
  *
  * @generated from message sandboxd.v1.Ack
  */
@@ -458,7 +458,7 @@ export const ResyncSchema: GenMessage<Resync> = /*@__PURE__*/
   messageDesc(file_sandboxd_v1_scheduler_service, 10);
 
 /**
- * Connect elsewhere.
+ * Connect elsewhere. End the call with OK after it.
  *
  * @generated from message sandboxd.v1.Redirect
  */
