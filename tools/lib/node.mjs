@@ -9,10 +9,11 @@ import { Advice, must, root, run } from "./process.mjs";
 export const pinnedNode = path.join(root, "node_modules/node/bin/node");
 
 /**
- * How Node runs the daemon. Two semi-spaces of 2 MiB instead of 16 keep a fifth of its memory; what it allocates dies young
- * enough for them.
+ * How Node runs the daemon: with a small young generation, as what it allocates dies young, and with a heap that grows
+ * slowly. Measured: idle 127 MB without flags and 105 MB with the first; with 200 sandboxes 160 MB with the first and 139 MB
+ * with both.
  */
-export const daemonFlags = ["--max-semi-space-size=2"];
+export const daemonFlags = ["--max-semi-space-size=2", "--optimize-for-size"];
 
 /** The oldest Node that can run the tools themselves. */
 const oldestMajor = 20;
