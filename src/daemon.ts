@@ -225,8 +225,12 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
       closers.push(() => listener.close());
     }
     if (config.scheduler.endpoints.length > 0) {
+      const source = createUplinkSource({ store, repository, host, feed, terms });
+      registry.onRender(() => {
+        metrics.uplinkEventsUnacked.set({}, store.events.newest() - source.lastAcknowledgedSequence());
+      });
       const uplink = createUplink({
-        source: createUplinkSource({ store, repository, host, feed, terms }),
+        source,
         endpoints: config.scheduler.endpoints,
         credentials: schedulerCredentials(config),
         periods: { heartbeatMs: config.scheduler.heartbeatPeriodMs, statsMs: config.scheduler.statsPeriodMs },
