@@ -68,7 +68,7 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
 
     const store = openStore({
       directory: config.state.directory,
-      onCommit: (seconds) => metrics.storeWriteDuration.observe({}, seconds),
+      onSync: (seconds) => metrics.storeWriteDuration.observe({}, seconds),
       eventRetention: { count: config.state.eventRetention, ageMs: config.state.eventRetentionAgeMs },
     });
     closers.push(() => store.close());

@@ -9,7 +9,9 @@ import { SandboxdError } from "../errors.ts";
 import { createAgent } from "./agent.ts";
 import { createCalls, engineError, statusOf, type Verb } from "./calls.ts";
 import { cgroupPathsOf } from "./cgroup-path.ts";
+import type { ContainerPlan } from "./container-plan.ts";
 import { containerOf, stateOf } from "./decode.ts";
+import { dialCreate, dialLogs } from "./dial.ts";
 import { readEvents } from "./event-stream.ts";
 import { containerCreateOptions } from "./host-config.ts";
 import { deviceNumberOf, findUnenforced, readBackLimits } from "./limits.ts";
@@ -94,9 +96,26 @@ export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptio
     await unless([404, 409], "remove", gone);
   };
 
+  /** False if there is none. @throws SandboxdError HARDENING_MISMATCH naming every field. */
+  const compare = async (id: string, plan: ContainerPlan, options?: Waiting): Promise<boolean> => {
+    const found = await inspectRaw(id, options);
+    if (found === undefined) return false;
+    const mismatches = findMismatches(plan, found);
+    if (mismatches.length === 0) return true;
+    const fields = mismatches
+      .map((one) => `${one.field}: wanted ${one.expected}, got ${one.actual}`)
+      .join("; ");
+    throw new SandboxdError(
+      "HARDENING_MISMATCH",
+      `the engine made another container than asked for: ${fields}`,
+      { hint: "see the engine's own configuration (daemon.json) and its version" },
+    );
+  };
+
   return {
     inspect,
     remove,
+    compare: async (id, plan, options) => void (await compare(id, plan, options)),
     async describe(options) {
       const [version, info] = await unlessFailed("list", [
         attempt("list", () => docker.version(), options),
@@ -180,24 +199,10 @@ export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptio
       const created = await unless([409], "create", made);
       if (created === undefined) return "taken";
       try {
-        const found = await inspectRaw(created.id, options);
-        if (found === undefined)
-          throw new SandboxdError("ENGINE_FAILED", `container ${created.id} vanished after its creation`);
         const discarded = limitWarnings(created.warnings);
         if (discarded.length > 0) throw unenforceable(discarded.join("; "));
-        const mismatches = findMismatches(plan, found);
-        if (mismatches.length > 0) {
-          const fields = mismatches
-            .map((one) => `${one.field}: wanted ${one.expected}, got ${one.actual}`)
-            .join("; ");
-          throw new SandboxdError(
-            "HARDENING_MISMATCH",
-            `the engine made another container than asked for: ${fields}`,
-            {
-              hint: "see the engine's own configuration (daemon.json) and its version",
-            },
-          );
-        }
+        if (!(await compare(created.id, plan, options)))
+          throw new SandboxdError("ENGINE_FAILED", `container ${created.id} vanished after its creation`);
         return { id: created.id };
       } catch (error) {
         await remove(created.id);
@@ -299,55 +304,6 @@ export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptio
     events: (label, options) => readEvents(streaming, label, options),
     close: () => agent.destroy(),
   };
-}
-
-interface Created {
-  readonly id: string;
-  readonly warnings: readonly string[];
-}
-
-/** Creates past the client's own method, which drops the engine's warnings: a discarded limit is told nowhere else. */
-function dialCreate(
-  docker: Docker,
-  { name, ...body }: ReturnType<typeof containerCreateOptions>,
-  abortSignal: AbortSignal,
-): Promise<Created> {
-  const call = {
-    path: `/containers/create?name=${name}&`,
-    method: "POST",
-    options: body,
-    abortSignal,
-    statusCodes: {
-      201: true,
-      400: "bad parameter",
-      404: "no such image",
-      409: "conflict",
-      500: "server error",
-    },
-  };
-  return new Promise((resolve, reject) => {
-    docker.modem.dial(call, (error: Error | null, answer: unknown) => {
-      if (error !== null) return reject(error);
-      const { Id, Warnings } = answer as { Id: string; Warnings?: readonly string[] | null };
-      resolve({ id: Id, warnings: Warnings ?? [] });
-    });
-  });
-}
-
-/** Opens a log as a stream, also when it is not followed: the client's own method would hold all of it in memory. */
-function dialLogs(docker: Docker, id: string, query: object): Promise<Readable> {
-  const call = {
-    path: `/containers/${id}/logs?`,
-    method: "GET",
-    isStream: true,
-    options: query,
-    statusCodes: { 200: true, 404: "no such container", 500: "server error" },
-  };
-  return new Promise((resolve, reject) => {
-    docker.modem.dial(call, (error: Error | null, answer: unknown) =>
-      error === null ? resolve(answer as Readable) : reject(error),
-    );
-  });
 }
 
 async function unlessFailed<A, B>(verb: Verb, promises: [Promise<A>, Promise<B>]): Promise<[A, B]> {

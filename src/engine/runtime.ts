@@ -107,6 +107,8 @@ export interface Runtime {
    * @throws SandboxdError HARDENING_MISMATCH or LIMIT_UNENFORCEABLE, with the container removed.
    */
   create(plan: ContainerPlan, options?: Waiting): Promise<{ readonly id: string } | "taken">;
+  /** Compares a container that was never started with its plan. Gone is success. @throws SandboxdError HARDENING_MISMATCH. */
+  compare(id: string, plan: ContainerPlan, options?: Waiting): Promise<void>;
   /** Starts it; already running is success. @throws SandboxdError COMMAND_UNUSABLE, ENGINE_FAILED. */
   start(id: string, options?: Waiting): Promise<void>;
   /** Reads back from the kernel every limit of a running container; undefined if it does not run (any more). */

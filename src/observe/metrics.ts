@@ -43,7 +43,11 @@ export const catalogue = {
   capacityPids: gauge("sandboxd_pids", "Process ids: capacity, allocatable, allocated, limits.", ["kind"]),
 
   eventsWritten: counter("sandboxd_events_written_total", "Events written to the log."),
-  storeWriteDuration: histogram("sandboxd_store_write_duration_seconds", "Time of one commit.", tickBuckets),
+  storeWriteDuration: histogram(
+    "sandboxd_store_write_duration_seconds",
+    "Time of one write of commits to disk.",
+    tickBuckets,
+  ),
 
   uplinkConnected: gauge("sandboxd_uplink_connected", "1 while a session with a scheduler is up."),
   uplinkSessions: counter("sandboxd_uplink_sessions_total", "Sessions that ended, by why.", ["why"]),

@@ -47,7 +47,7 @@ export interface Settlement {
 export type Action =
   | { readonly do: "nothing" }
   | { readonly do: "create" }
-  | { readonly do: "start"; readonly containerId: string }
+  | { readonly do: "start"; readonly container: Container }
   /** Reads the limits back; only then is it RUNNING. */
   | { readonly do: "verify"; readonly containerId: string }
   | { readonly do: "stop"; readonly containerId: string; readonly settle?: Settlement }
@@ -132,7 +132,7 @@ function decideRunning(record: SandboxRecord, observed: Known, bootId: string): 
   switch (container.state) {
     case "created":
       return isStarting
-        ? { do: "start", containerId: container.id }
+        ? { do: "start", container }
         : settle(failed("CONTAINER_LOST", "the container was replaced behind the daemon", actors.external));
     case "running":
       return record.state === "RUNNING" && record.bootId === bootId
@@ -149,7 +149,7 @@ function decideRunning(record: SandboxRecord, observed: Known, bootId: string): 
           });
     case "exited":
       return isStarting && container.startedAt === record.endedRun
-        ? { do: "start", containerId: container.id }
+        ? { do: "start", container }
         : // of a run that was not yet seen running, the record's boot is that of the run before
           settle(ended(record, observed, !isStarting && record.bootId !== "" && record.bootId !== bootId));
   }

@@ -109,6 +109,12 @@ export function createManager({
     });
   }
 
+  /** What is acknowledged lasts. A start need not wait here: the engine was asked for it only after that. */
+  async function kept(record: SandboxRecord): Promise<SandboxRecord> {
+    await repository.durable();
+    return record;
+  }
+
   function checkBlockIo(resources: Resources): void {
     if (resources.blockIo === undefined || host().blockDevice !== undefined) return;
     throw new SandboxdError(
@@ -159,7 +165,7 @@ export function createManager({
             },
           );
         }
-        return wait ? rested(asked, existing.instance, signal) : existing;
+        return wait ? rested(asked, existing.instance, signal) : kept(existing);
       }
       const spec = effectiveSpec(request, config);
       checkImage(spec.image, images);
@@ -207,7 +213,7 @@ export function createManager({
         };
       });
       reconciler.kick(id, { fresh: true });
-      return wait ? started(id, record.instance, signal) : record;
+      return wait ? started(id, record.instance, signal) : kept(record);
     },
 
     async start(id, { actor, signal }) {
@@ -249,7 +255,10 @@ export function createManager({
         );
         reconciler.kick(id);
       }
-      return rested(id, record.instance, signal);
+      const intent = repository.durable();
+      const stopped = await rested(id, record.instance, signal);
+      await intent;
+      return stopped;
     },
 
     async delete(id, { actor, signal }) {
@@ -266,7 +275,9 @@ export function createManager({
         repository.put({ ...deleting, generation: record.generation + 1 }, "SANDBOX_STATE_CHANGED");
         reconciler.kick(id);
       }
+      const intent = repository.durable();
       await repository.until(id, (now) => now?.instance !== record.instance, signal);
+      await intent;
     },
 
     async update({ id, resources: change, labels, generation, signal }) {
@@ -290,7 +301,7 @@ export function createManager({
         const spec = { ...now.spec, resources, labels: labels ?? now.spec.labels };
         const next = { ...now, spec, generation: now.generation + 1 };
         repository.put(next, "SANDBOX_UPDATED");
-        return next;
+        return kept(next);
       });
     },
 

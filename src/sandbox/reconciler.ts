@@ -5,13 +5,14 @@ import type { CgroupPaths } from "../engine/cgroup-path.ts";
 import type { Container, EngineEvent, Runtime } from "../engine/runtime.ts";
 import { messageOf, SandboxdError } from "../errors.ts";
 import type { Log } from "../observe/log.ts";
-import { type Action, decide, failed, type Observed, type Settlement } from "./decide.ts";
-import { type LabelCodec, labelPrefix } from "./labels.ts";
-import { containerName, type HostFacts, planOf } from "./plan.ts";
-import { createQueues, createSlots } from "./queue.ts";
-import { actors, type SandboxRecord } from "./record.ts";
+import { type Action, decide, type Observed, type Settlement } from "./decide.ts";
+import type { LabelCodec } from "./labels.ts";
+import { containerName, type HostFacts } from "./plan.ts";
+import { createQueues } from "./queue.ts";
+import type { SandboxRecord } from "./record.ts";
 import type { Repository } from "./repository.ts";
-import { cameToRun, failureReason, moved, progress, starting, type Why } from "./transition.ts";
+import { createStarter } from "./starter.ts";
+import { cameToRun, moved } from "./transition.ts";
 
 /** Who samples running sandboxes. */
 export interface Watch {
@@ -61,12 +62,18 @@ const tellingActions = new Set(["start", "die", "pause", "unpause", "destroy", "
 export function createReconciler(options: ReconcilerOptions): Reconciler {
   const { runtime, repository, labels, bootId, watch, log } = options;
   const queues = createQueues();
-  const slots = createSlots(options.concurrentStarts);
   const kicked = new Set<string>();
   const retries = new Map<string, NodeJS.Timeout>();
   /** Containers that this daemon is doing something to, and those that someone else sent a signal. */
   const ours = new Set<string>();
   const touched = new Set<string>();
+  const starter = createStarter({
+    ...options,
+    hostFacts,
+    settle,
+    byUs,
+    forgetTouches: (containerId) => touched.delete(containerId),
+  });
   let closed = false;
 
   function kick(id: string, { fresh = false } = {}): void {
@@ -102,10 +109,8 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
   }
 
   async function observe(record: SandboxRecord): Promise<Observed> {
-    const host = options.host();
-    if (host === undefined) throw new SandboxdError("ENGINE_UNAVAILABLE", "the engine was not reached yet");
     // by name, so that a create whose answer was lost is found again
-    const container = await runtime.inspect(containerName(host.hostId, record.id));
+    const container = await runtime.inspect(containerName(hostFacts().hostId, record.id));
     if (container === undefined) return { kind: "absent" };
     const identity = labels.decode(container.labels);
     if (identity === undefined) return { kind: "foreign", containerId: container.id };
@@ -143,23 +148,23 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
       case "nothing":
         return undefined;
       case "create":
-        return slots.run(() => start(record.id, undefined));
+        await starter.start(record.id, undefined);
+        return undefined;
       case "start":
-        return slots.run(() => start(record.id, action.containerId));
+        await starter.start(record.id, action.container);
+        return undefined;
       case "verify":
-        await orFailed(
-          record.id,
-          () => action.containerId,
-          () => verified(record, action.containerId, cameToRun(record)),
-        );
+        await starter.verify(record, action.containerId, cameToRun(record));
         return undefined;
       case "stop":
         if (action.settle !== undefined) settle(record, action.settle);
+        await repository.durable();
         await byUs(action.containerId, () =>
           runtime.stop(action.containerId, Math.ceil(record.stopGraceMs / 1_000)),
         );
         return undefined;
       case "remove":
+        await repository.durable();
         await byUs(action.containerId, () => runtime.remove(action.containerId));
         return undefined;
       case "forget":
@@ -179,115 +184,10 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     }
   }
 
-  /** Within a start slot: creates if need be, starts, reads the limits back. */
-  async function start(id: string, existing: string | undefined): Promise<undefined> {
-    const record = repository.get(id);
-    if (record === undefined || record.wanted !== "RUNNING") return;
-    let containerId = existing;
-    await orFailed(
-      id,
-      () => containerId,
-      async () => {
-        if (containerId === undefined) {
-          const creating = settle(await withImage(record), starting("creating its container"));
-          const made = await runtime.create(planOf(creating, hostFacts(), labels));
-          // by a create whose answer was lost, by an earlier instance, or by someone else: the next look tells
-          if (made === "taken") return;
-          containerId = made.id;
-        } else if (record.state !== "CREATING") {
-          settle(record, starting("starting its container"));
-        }
-        // it may have been told to stop or go meanwhile
-        if (repository.get(id)?.wanted !== "RUNNING") return;
-        // what was done to an earlier run says nothing about this one
-        touched.delete(containerId);
-        const ready = containerId;
-        await byUs(ready, () => runtime.start(ready));
-        await verified(repository.get(id) ?? record, containerId, progress);
-      },
-    );
-  }
-
-  /**
-   * Does a step whose failure, if it is the sandbox's own, makes it FAILED. A container that may not run, or cannot, is
-   * removed: what it was for is in the record.
-   */
-  async function orFailed(
-    id: string,
-    containerId: () => string | undefined,
-    step: () => Promise<void>,
-  ): Promise<void> {
-    try {
-      await step();
-    } catch (error) {
-      const reason = failureReason(error);
-      if (reason === undefined) throw error;
-      log.warn({ sandbox: id, reason, err: messageOf(error) }, "sandbox cannot run");
-      const unusable = containerId();
-      if (unusable !== undefined) await byUs(unusable, () => runtime.remove(unusable));
-      const now = repository.get(id);
-      if (now?.wanted !== "RUNNING") return;
-      settle(now, { ...failed(reason, messageOf(error), actors.policy), containerId: "" });
-    }
-  }
-
   function hostFacts(): HostFacts {
     const host = options.host();
     if (host === undefined) throw new SandboxdError("ENGINE_UNAVAILABLE", "the engine was not reached yet");
     return host;
-  }
-
-  /** Binds the sandbox to the content that its image's name means now, once. */
-  async function withImage(record: SandboxRecord): Promise<SandboxRecord> {
-    if (record.imageId !== "") return record;
-    let image = await runtime.image(record.spec.image);
-    if (image === undefined && options.pullImages) {
-      settle(record, {
-        state: "PULLING",
-        reason: "PROGRESS",
-        message: `pulling ${record.spec.image}`,
-        actor: actors.policy,
-      });
-      await runtime.pull(record.spec.image);
-      image = await runtime.image(record.spec.image);
-    }
-    if (image === undefined) {
-      throw new SandboxdError("IMAGE_UNAVAILABLE", `image ${record.spec.image} is not on this host`, {
-        hint: 'pull it on the host, or set [images] pull = "missing"',
-      });
-    }
-    const reserved = Object.keys(image.labels).find((key) => key.startsWith(labelPrefix));
-    if (reserved !== undefined) {
-      throw new SandboxdError(
-        "IMAGE_UNSUPPORTED",
-        `image ${record.spec.image} carries the reserved label "${reserved}"`,
-        {
-          hint: `build it without labels that begin with "${labelPrefix}"`,
-        },
-      );
-    }
-    const current = repository.get(record.id) ?? record;
-    return { ...current, imageId: image.id, imageVolumes: image.volumes };
-  }
-
-  async function verified(record: SandboxRecord, containerId: string, why: Why): Promise<void> {
-    const started = await runtime.verify(containerId, planOf(record, hostFacts(), labels));
-    if (started === undefined) return; // it ended already
-    watch.began(record.id, started.cgroup, { isNew: record.state === "CREATING" });
-    if (record.state === "RUNNING" && record.bootId === bootId) return;
-    const startedAtMs = Date.parse(started.container.startedAt);
-    repository.put(
-      {
-        ...moved(record, {
-          state: "RUNNING",
-          ...why,
-          containerId,
-        }),
-        bootId,
-        startedAtMs: Number.isNaN(startedAtMs) ? Date.now() : startedAtMs,
-      },
-      "SANDBOX_STATE_CHANGED",
-    );
   }
 
   function settle(record: SandboxRecord, settlement: Settlement): SandboxRecord {

@@ -1,5 +1,5 @@
 // All sandboxes in memory, written through to the store: each change of one is one transaction with the event that
-// tells it, and those who wait for a sandbox are told after the commit.
+// tells it, and those who wait for a sandbox are told after the commit. What was committed is on disk a moment later.
 
 import type { Store, Transaction } from "../store/store.ts";
 import type { SandboxRecord } from "./record.ts";
@@ -47,6 +47,8 @@ export interface Repository {
   insert(make: (transaction: Transaction) => SandboxRecord): SandboxRecord;
   /** Forgets the sandbox; `record` is what its last event tells. */
   remove(record: SandboxRecord): void;
+  /** Resolves once every change so far survives a loss of power. */
+  durable(): Promise<void>;
   /** Resolves with the record, or undefined once it is gone, as soon as `done` holds. */
   until(
     id: string,
@@ -110,6 +112,7 @@ export function createRepository(store: Store): Repository {
       });
       changed(record.id, undefined);
     },
+    durable: store.durable,
     until(id, done, signal) {
       return new Promise((resolve, reject) => {
         const waiting = waiters.get(id) ?? new Set<() => void>();

@@ -1,5 +1,4 @@
-// Opens the SQLite file so that what was committed survives power loss, and so that a file that cannot be read is
-// set aside and never a reason to lose a sandbox.
+// Opens the SQLite file, and sets one that cannot be read aside: it is never a reason to lose a sandbox.
 
 import { accessSync, constants, existsSync, mkdirSync, renameSync, statSync } from "node:fs";
 import { join } from "node:path";
@@ -9,6 +8,8 @@ import { migrations } from "./schema.ts";
 
 export interface OpenedDatabase {
   readonly db: DatabaseSync;
+  /** Its write-ahead log; there as long as the database is open. What is committed lasts once this file is synced. */
+  readonly logFile: string;
   /** Where an unreadable file was moved to, if one was found. */
   readonly setAside: string | undefined;
   /** Gives up the state directory and closes. */
@@ -27,21 +28,27 @@ export function openDatabase(directory: string): OpenedDatabase {
     const file = join(directory, "state.db");
     const existed = existsSync(file);
     const first = tryOpen(file, existed);
-    if (first.db !== undefined) return opened(first.db, lock, undefined);
+    if (first.db !== undefined) return opened(first.db, file, lock, undefined);
     if (!existed || !first.unreadable) throw first.error;
     const setAside = moveAside(file);
     const second = tryOpen(file, false);
     if (second.db === undefined) throw second.error;
-    return opened(second.db, lock, setAside);
+    return opened(second.db, file, lock, setAside);
   } catch (error) {
     lock.close();
     throw error;
   }
 }
 
-function opened(db: DatabaseSync, lock: DatabaseSync, setAside: string | undefined): OpenedDatabase {
+function opened(
+  db: DatabaseSync,
+  file: string,
+  lock: DatabaseSync,
+  setAside: string | undefined,
+): OpenedDatabase {
   return {
     db,
+    logFile: `${file}-wal`,
     setAside,
     close: () => {
       db.close();
@@ -84,7 +91,7 @@ function tryOpen(file: string, existed: boolean): Attempt {
     // SQLite would take what was cut off within its header for a new file, and write over it
     if (existed && statSync(file).size < leastPageBytes) throw new Error(`${file} is cut off`);
     db = new DatabaseSync(file, { timeout: 5_000 });
-    db.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON");
+    db.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON");
     const check = db.prepare("PRAGMA integrity_check(1)").get() as { readonly integrity_check: string };
     if (check.integrity_check !== "ok") throw new Error(`${file}: ${check.integrity_check}`);
     const { user_version: version } = db.prepare("PRAGMA user_version").get() as { user_version: number };

@@ -1,4 +1,4 @@
-// The event log: appended inside transactions, told to listeners only after the commit, trimmed by count and age.
+// The event log: appended inside transactions, told only once it is on disk, trimmed by count and age.
 
 import type { DatabaseSync } from "node:sqlite";
 
@@ -9,13 +9,13 @@ export interface StoredEvent {
 }
 
 export interface EventLog {
-  /** Events with a greater sequence number, oldest first, at most `limit`. */
+  /** Events with a greater sequence number that may be told, oldest first, at most `limit`. */
   readAfter(sequence: number, limit: number): readonly StoredEvent[];
   /** The oldest retained; `newest() + 1` when none is. */
   oldest(): number;
-  /** The newest ever written; 0 before the first. */
+  /** The newest that may be told, since it is on disk; 0 before the first. */
   newest(): number;
-  /** Calls back after each commit that wrote events. Returns how to stop. */
+  /** Calls back whenever `newest` has risen. Returns how to stop. */
   subscribe(listener: () => void): () => void;
 }
 
@@ -23,6 +23,10 @@ interface WritableEventLog extends EventLog {
   append(timeMs: number, document: string): number;
   committed(): void;
   rolledBack(): void;
+  /** The newest that was committed. */
+  newestCommitted(): number;
+  /** Everything up to this sequence number is on disk. */
+  durable(sequence: number): void;
   close(): void;
 }
 
@@ -35,7 +39,7 @@ export function createEventLog(
 ): WritableEventLog {
   const insert = db.prepare("INSERT INTO events (time_ms, document) VALUES (?, ?)");
   const after = db.prepare(
-    "SELECT sequence, time_ms AS timeMs, document FROM events WHERE sequence > ? ORDER BY sequence LIMIT ?",
+    "SELECT sequence, time_ms AS timeMs, document FROM events WHERE sequence > ? AND sequence <= ? ORDER BY sequence LIMIT ?",
   );
   const trim = db.prepare("DELETE FROM events WHERE sequence <= ? OR time_ms < ?");
   const listeners = new Set<() => void>();
@@ -46,6 +50,7 @@ export function createEventLog(
     | undefined;
   let newest = row?.seq ?? 0;
   let oldest = oldestRetained();
+  let committed = newest;
   let pending = newest;
   let untrimmed = 0;
   let trimmed = false;
@@ -68,16 +73,20 @@ export function createEventLog(
       return pending;
     },
     committed() {
-      if (pending === newest) return;
-      newest = pending;
+      committed = pending;
       if (trimmed) oldest = oldestRetained();
       trimmed = false;
-      for (const listener of listeners) listener();
     },
     rolledBack() {
-      pending = newest;
+      pending = committed;
     },
-    readAfter: (sequence, limit) => after.all(sequence, limit) as unknown as readonly StoredEvent[],
+    newestCommitted: () => committed,
+    durable(sequence) {
+      if (sequence === newest) return;
+      newest = sequence;
+      for (const listener of listeners) listener();
+    },
+    readAfter: (sequence, limit) => after.all(sequence, newest, limit) as unknown as readonly StoredEvent[],
     oldest: () => oldest,
     newest: () => newest,
     subscribe(listener) {

@@ -3,13 +3,14 @@
 
 import { randomUUID } from "node:crypto";
 import { openDatabase, writeError } from "./database.ts";
+import { createDurability } from "./durability.ts";
 import { createEventLog, type EventLog } from "./event-log.ts";
 
 export interface StoreOptions {
   readonly directory: string;
+  /** Told how long each write to disk took, which may be of several commits. Unit: seconds. */
+  readonly onSync?: (seconds: number) => void;
   /** Most events kept, and the longest they are kept. */
-  /** Told how long each commit took. Unit: seconds. */
-  readonly onCommit?: (seconds: number) => void;
   readonly eventRetention: { readonly count: number; readonly ageMs: number };
 }
 
@@ -35,11 +36,14 @@ export interface Store {
   isTombstone(instance: string): boolean;
   meta(key: string): string | undefined;
   /**
-   * Runs `change` as one durable transaction; all of it or nothing.
+   * Runs `change` as one transaction; all of it or nothing. Readers see it at once, it survives the end of the process at
+   * once, and a loss of power once `durable()` resolves; only then are its events told.
    *
    * @throws SandboxdError STATE_DISK_FULL when it cannot be written, and whatever `change` throws.
    */
   transact<T>(change: (transaction: Transaction) => T): T;
+  /** Resolves once every transaction so far survives a loss of power. */
+  durable(): Promise<void>;
   /** Whether a write would go through, found out by writing. */
   isWritable(): boolean;
   close(): void;
@@ -49,8 +53,8 @@ export interface Store {
 const tombstoneAgeMs = 30 * 24 * 3_600_000;
 
 /** Opens the state, see `openDatabase` for what it throws. */
-export function openStore({ directory, eventRetention, onCommit }: StoreOptions): Store {
-  const { db, setAside, close } = openDatabase(directory);
+export function openStore({ directory, eventRetention, onSync }: StoreOptions): Store {
+  const { db, logFile, setAside, close } = openDatabase(directory);
   const getMeta = db.prepare("SELECT value FROM meta WHERE key = ?");
   const setMeta = db.prepare(
     "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
@@ -80,6 +84,14 @@ export function openStore({ directory, eventRetention, onCommit }: StoreOptions)
     setMeta.run("epoch", epoch);
   }
   db.prepare("DELETE FROM tombstones WHERE time_ms < ?").run(Date.now() - tombstoneAgeMs);
+  const durability = createDurability({
+    file: logFile,
+    mark: events.newestCommitted,
+    onDurable(sequence, seconds) {
+      onSync?.(seconds);
+      events.durable(sequence);
+    },
+  });
 
   const transaction: Transaction = {
     putSandbox: (id, document) => void putSandbox.run(id, document),
@@ -104,15 +116,14 @@ export function openStore({ directory, eventRetention, onCommit }: StoreOptions)
     try {
       db.exec("BEGIN IMMEDIATE");
       result = change(transaction);
-      const began = performance.now();
       db.exec("COMMIT");
-      onCommit?.((performance.now() - began) / 1_000);
     } catch (error) {
       if (db.isTransaction) db.exec("ROLLBACK");
       events.rolledBack();
       throw writeError(error);
     }
     events.committed();
+    durability.committed();
     return result;
   }
 
@@ -127,6 +138,7 @@ export function openStore({ directory, eventRetention, onCommit }: StoreOptions)
     isTombstone: (instance) => getTombstone.get(instance) !== undefined,
     meta,
     transact,
+    durable: durability.durable,
     isWritable() {
       try {
         transact((t) => t.setMeta("written", String(Date.now())));
@@ -138,6 +150,7 @@ export function openStore({ directory, eventRetention, onCommit }: StoreOptions)
     },
     close() {
       events.close();
+      durability.close();
       close();
     },
   };

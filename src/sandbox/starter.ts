@@ -1,0 +1,198 @@
+// Makes a sandbox run: binds its image, creates its container within a start slot, and reads the limits back from the kernel.
+
+import type { Container, Image, Runtime } from "../engine/runtime.ts";
+import { messageOf, SandboxdError } from "../errors.ts";
+import type { Log } from "../observe/log.ts";
+import { failed, type Settlement } from "./decide.ts";
+import { type LabelCodec, labelPrefix } from "./labels.ts";
+import { type HostFacts, planOf } from "./plan.ts";
+import { createSlots } from "./queue.ts";
+import type { Watch } from "./reconciler.ts";
+import { actors, type SandboxRecord } from "./record.ts";
+import type { Repository } from "./repository.ts";
+import { failureReason, moved, progress, starting, type Why } from "./transition.ts";
+
+export interface StarterOptions {
+  readonly runtime: Runtime;
+  readonly repository: Repository;
+  readonly labels: LabelCodec;
+  /** @throws SandboxdError ENGINE_UNAVAILABLE while the engine was never reached. */
+  readonly hostFacts: () => HostFacts;
+  readonly bootId: string;
+  readonly watch: Watch;
+  readonly pullImages: boolean;
+  readonly concurrentStarts: number;
+  /** Records a transition. */
+  readonly settle: (record: SandboxRecord, settlement: Settlement) => SandboxRecord;
+  /** Does something to a container, so that the engine's events of it are known to be ours. */
+  readonly byUs: (containerId: string, send: () => Promise<void>) => Promise<void>;
+  /** What was done to an earlier run of the container says nothing about the next. */
+  readonly forgetTouches: (containerId: string) => void;
+  readonly log: Log;
+}
+
+export interface Starter {
+  /** Creates the container if there is none, and starts it. A failure that is the sandbox's own settles it as FAILED. */
+  start(id: string, existing: Container | undefined): Promise<void>;
+  /** Takes a running container as the sandbox's once its limits were read back; a failure is as of start(). */
+  verify(record: SandboxRecord, containerId: string, why: Why): Promise<void>;
+}
+
+export function createStarter(options: StarterOptions): Starter {
+  const { runtime, repository, labels, watch, settle, byUs, log } = options;
+  const slots = createSlots(options.concurrentStarts);
+  /** Lookups under way: those who ask meanwhile for the same image share them. */
+  const lookups = new Map<string, Promise<Image | undefined>>();
+
+  const planFor = (record: SandboxRecord) => planOf(record, options.hostFacts(), labels);
+
+  function findImage(reference: string): Promise<Image | undefined> {
+    const known = lookups.get(reference);
+    if (known !== undefined) return known;
+    const lookup = runtime.image(reference).finally(() => lookups.delete(reference));
+    lookups.set(reference, lookup);
+    return lookup;
+  }
+
+  /** Binds the sandbox to the content that its image's name means now, once. */
+  async function withImage(record: SandboxRecord): Promise<SandboxRecord> {
+    if (record.imageId !== "") return record;
+    const { image: reference } = record.spec;
+    let image = await findImage(reference);
+    if (image === undefined && options.pullImages) {
+      settle(record, {
+        state: "PULLING",
+        reason: "PROGRESS",
+        message: `pulling ${reference}`,
+        actor: actors.policy,
+      });
+      await runtime.pull(reference);
+      image = await findImage(reference);
+    }
+    if (image === undefined) {
+      throw new SandboxdError("IMAGE_UNAVAILABLE", `image ${reference} is not on this host`, {
+        hint: 'pull it on the host, or set [images] pull = "missing"',
+      });
+    }
+    const reserved = Object.keys(image.labels).find((key) => key.startsWith(labelPrefix));
+    if (reserved !== undefined) {
+      throw new SandboxdError(
+        "IMAGE_UNSUPPORTED",
+        `image ${reference} carries the reserved label "${reserved}"`,
+        { hint: `build it without labels that begin with "${labelPrefix}"` },
+      );
+    }
+    const current = repository.get(record.id) ?? record;
+    return { ...current, imageId: image.id, imageVolumes: image.volumes };
+  }
+
+  /** Resolves to the id of the container that runs now; undefined if the next look has to tell. */
+  async function launch(
+    record: SandboxRecord,
+    existing: Container | undefined,
+    made: (containerId: string) => void,
+  ): Promise<string | undefined> {
+    let containerId = existing?.id;
+    if (existing === undefined) {
+      const creating = settle(record, starting("creating its container"));
+      const created = await runtime.create(planFor(creating));
+      // by a create whose answer was lost, by an earlier instance, or by someone else
+      if (created === "taken") return undefined;
+      containerId = created.id;
+      made(containerId);
+    } else {
+      // whoever created it may have ended before it could be compared
+      if (existing.startedAt === "") await runtime.compare(existing.id, planFor(record));
+      if (record.state !== "CREATING") settle(record, starting("starting its container"));
+    }
+    // it may have been told to stop or go meanwhile
+    if (repository.get(record.id)?.wanted !== "RUNNING" || containerId === undefined) return undefined;
+    options.forgetTouches(containerId);
+    const ready = containerId;
+    await byUs(ready, () => runtime.start(ready));
+    return ready;
+  }
+
+  async function verified(record: SandboxRecord, containerId: string, why: Why): Promise<void> {
+    const started = await runtime.verify(containerId, planFor(record));
+    if (started === undefined) return; // it ended already
+    watch.began(record.id, started.cgroup, { isNew: record.state === "CREATING" });
+    if (record.state === "RUNNING" && record.bootId === options.bootId) return;
+    const startedAtMs = Date.parse(started.container.startedAt);
+    repository.put(
+      {
+        ...moved(record, { state: "RUNNING", ...why, containerId }),
+        bootId: options.bootId,
+        startedAtMs: Number.isNaN(startedAtMs) ? Date.now() : startedAtMs,
+      },
+      "SANDBOX_STATE_CHANGED",
+    );
+  }
+
+  /**
+   * Does a step whose failure, if it is the sandbox's own, makes it FAILED. A container that may not run, or cannot, is
+   * removed: what it was for is in the record.
+   */
+  async function orFailed(
+    id: string,
+    containerId: () => string | undefined,
+    step: () => Promise<void>,
+  ): Promise<void> {
+    try {
+      await step();
+    } catch (error) {
+      const reason = failureReason(error);
+      if (reason === undefined) throw error;
+      log.warn({ sandbox: id, reason, err: messageOf(error) }, "sandbox cannot run");
+      const unusable = containerId();
+      if (unusable !== undefined) await byUs(unusable, () => runtime.remove(unusable));
+      const now = repository.get(id);
+      if (now?.wanted !== "RUNNING") return;
+      settle(now, { ...failed(reason, messageOf(error), actors.policy), containerId: "" });
+    }
+  }
+
+  return {
+    async start(id, existing) {
+      let containerId = existing?.id;
+      await orFailed(
+        id,
+        () => containerId,
+        async () => {
+          const accepted = repository.get(id);
+          if (accepted?.wanted !== "RUNNING") return;
+          // the intent is on disk before the engine is asked for anything that lasts
+          const [record] = await Promise.all([
+            existing === undefined ? withImage(accepted) : bound(accepted, existing),
+            repository.durable(),
+          ]);
+          const running = await slots.run(async () => {
+            const now = repository.get(id);
+            if (now?.wanted !== "RUNNING") return undefined;
+            const { imageId, imageVolumes } = record;
+            return launch({ ...now, imageId, imageVolumes }, existing, (made) => {
+              containerId = made;
+            });
+          });
+          if (running === undefined) return;
+          await verified(repository.get(id) ?? record, running, progress);
+        },
+      );
+    },
+    verify: (record, containerId, why) =>
+      orFailed(
+        record.id,
+        () => containerId,
+        () => verified(record, containerId, why),
+      ),
+  };
+
+  /** A container that exists is of the image that its labels say, also where the record was not yet told. */
+  function bound(record: SandboxRecord, container: Container): SandboxRecord {
+    if (record.imageId !== "") return record;
+    const identity = labels.decode(container.labels);
+    return identity === undefined
+      ? record
+      : { ...record, imageId: identity.imageId, imageVolumes: identity.imageVolumes };
+  }
+}
