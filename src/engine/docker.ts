@@ -8,7 +8,7 @@ import Docker from "dockerode";
 import { SandboxdError } from "../errors.ts";
 import { createAgent } from "./agent.ts";
 import { createCalls, engineError, statusOf, type Verb } from "./calls.ts";
-import { cgroupPathsOf } from "./cgroup-path.ts";
+import { type CgroupPaths, cgroupPathsAt, cgroupPathsOf } from "./cgroup-path.ts";
 import type { ContainerPlan } from "./container-plan.ts";
 import { containerOf, stateOf } from "./decode.ts";
 import { dialCreate, dialLogs } from "./dial.ts";
@@ -234,15 +234,21 @@ export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptio
     },
 
     async verify(id, plan, options) {
+      const device =
+        plan.limits.blockIo === undefined ? undefined : deviceNumberOf(plan.limits.blockIo.device);
+      const missingAt = (paths: CgroupPaths) =>
+        findUnenforced(plan, readBackLimits({ paths, ...(device === undefined ? {} : { device }) }));
+      // where the engine puts a container of this id; there only while it runs
+      const { cgroupParent: parent, engine } = plan;
+      const expected = cgroupPathsAt({ containerId: id, parent, version: engine.cgroupVersion });
+      if (existsSync(expected.pids) && missingAt(expected).length === 0) return expected;
+
       const found = await inspect(id, options);
       if (found === undefined || found.pid === 0) return undefined;
       try {
         const cgroup = cgroupPathsOf(found.pid, { containerId: found.id });
-        const device =
-          plan.limits.blockIo === undefined ? undefined : deviceNumberOf(plan.limits.blockIo.device);
-        const read = readBackLimits({ paths: cgroup, ...(device === undefined ? {} : { device }) });
-        const missing = findUnenforced(plan, read);
-        if (missing.length === 0) return { container: found, cgroup };
+        const missing = missingAt(cgroup);
+        if (missing.length === 0) return cgroup;
         throw unenforceable(
           missing
             .map((one) => `${one.limit}: wanted ${one.expected}, the kernel holds ${one.actual}`)

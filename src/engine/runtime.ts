@@ -63,12 +63,6 @@ export interface EngineDescription {
   readonly dataRoot: string;
 }
 
-/** Where a started container's figures are. */
-export interface Started {
-  readonly container: Container;
-  readonly cgroup: CgroupPaths;
-}
-
 export interface LogChunk {
   readonly timeNanoseconds: bigint;
   readonly stream: "stdout" | "stderr";
@@ -111,8 +105,11 @@ export interface Runtime {
   compare(id: string, plan: ContainerPlan, options?: Waiting): Promise<void>;
   /** Starts it; already running is success. @throws SandboxdError COMMAND_UNUSABLE, ENGINE_FAILED. */
   start(id: string, options?: Waiting): Promise<void>;
-  /** Reads back from the kernel every limit of a running container; undefined if it does not run (any more). */
-  verify(id: string, plan: ContainerPlan, options?: Waiting): Promise<Started | undefined>;
+  /**
+   * Reads back from the kernel every limit of a running container. Resolves to where its accounts are; undefined if it does
+   * not run (any more). @throws SandboxdError LIMIT_UNENFORCEABLE naming every limit that is not held.
+   */
+  verify(id: string, plan: ContainerPlan, options?: Waiting): Promise<CgroupPaths | undefined>;
   /** Changes limits and reads them back. @throws SandboxdError LIMIT_UNENFORCEABLE with the old ones put back. */
   update(container: Container, limits: LiveLimits, options?: Waiting): Promise<void>;
   /** SIGTERM, after the grace SIGKILL. Already stopped, or gone, is success. */

@@ -49,7 +49,7 @@ export type Action =
   | { readonly do: "create" }
   | { readonly do: "start"; readonly container: Container }
   /** Reads the limits back; only then is it RUNNING. */
-  | { readonly do: "verify"; readonly containerId: string }
+  | { readonly do: "verify"; readonly container: Container }
   | { readonly do: "stop"; readonly containerId: string; readonly settle?: Settlement }
   | { readonly do: "remove"; readonly containerId: string }
   | { readonly do: "forget" }
@@ -137,7 +137,7 @@ function decideRunning(record: SandboxRecord, observed: Known, bootId: string): 
     case "running":
       return record.state === "RUNNING" && record.bootId === bootId
         ? { do: "nothing" }
-        : { do: "verify", containerId: container.id };
+        : { do: "verify", container };
     case "paused":
       return record.state === "PAUSED"
         ? { do: "nothing" }

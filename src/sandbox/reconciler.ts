@@ -154,7 +154,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
         await starter.start(record.id, action.container);
         return undefined;
       case "verify":
-        await starter.verify(record, action.containerId, cameToRun(record));
+        await starter.verify(record, action.container, cameToRun(record));
         return undefined;
       case "stop":
         if (action.settle !== undefined) settle(record, action.settle);

@@ -35,7 +35,7 @@ export interface Starter {
   /** Creates the container if there is none, and starts it. A failure that is the sandbox's own settles it as FAILED. */
   start(id: string, existing: Container | undefined): Promise<void>;
   /** Takes a running container as the sandbox's once its limits were read back; a failure is as of start(). */
-  verify(record: SandboxRecord, containerId: string, why: Why): Promise<void>;
+  verify(record: SandboxRecord, container: Container, why: Why): Promise<void>;
 }
 
 export function createStarter(options: StarterOptions): Starter {
@@ -86,12 +86,12 @@ export function createStarter(options: StarterOptions): Starter {
     return { ...current, imageId: image.id, imageVolumes: image.volumes };
   }
 
-  /** Resolves to the id of the container that runs now; undefined if the next look has to tell. */
+  /** Resolves to the container that runs now; undefined if the next look has to tell. */
   async function launch(
     record: SandboxRecord,
     existing: Container | undefined,
     made: (containerId: string) => void,
-  ): Promise<string | undefined> {
+  ): Promise<{ readonly containerId: string; readonly startedAtMs: number } | undefined> {
     let containerId = existing?.id;
     if (existing === undefined) {
       const creating = settle(record, starting("creating its container"));
@@ -110,20 +110,24 @@ export function createStarter(options: StarterOptions): Starter {
     options.forgetTouches(containerId);
     const ready = containerId;
     await byUs(ready, () => runtime.start(ready));
-    return ready;
+    return { containerId: ready, startedAtMs: Date.now() };
   }
 
-  async function verified(record: SandboxRecord, containerId: string, why: Why): Promise<void> {
-    const started = await runtime.verify(containerId, planFor(record));
-    if (started === undefined) return; // it ended already
-    watch.began(record.id, started.cgroup, { isNew: record.state === "CREATING" });
+  async function verified(
+    record: SandboxRecord,
+    containerId: string,
+    startedAtMs: number,
+    why: Why,
+  ): Promise<void> {
+    const cgroup = await runtime.verify(containerId, planFor(record));
+    if (cgroup === undefined) return; // it ended already
+    watch.began(record.id, cgroup, { isNew: record.state === "CREATING" });
     if (record.state === "RUNNING" && record.bootId === options.bootId) return;
-    const startedAtMs = Date.parse(started.container.startedAt);
     repository.put(
       {
         ...moved(record, { state: "RUNNING", ...why, containerId }),
         bootId: options.bootId,
-        startedAtMs: Number.isNaN(startedAtMs) ? Date.now() : startedAtMs,
+        startedAtMs,
       },
       "SANDBOX_STATE_CHANGED",
     );
@@ -175,16 +179,18 @@ export function createStarter(options: StarterOptions): Starter {
             });
           });
           if (running === undefined) return;
-          await verified(repository.get(id) ?? record, running, progress);
+          await verified(repository.get(id) ?? record, running.containerId, running.startedAtMs, progress);
         },
       );
     },
-    verify: (record, containerId, why) =>
-      orFailed(
+    async verify(record, { id: containerId, startedAt }, why) {
+      const startedAtMs = Date.parse(startedAt);
+      await orFailed(
         record.id,
         () => containerId,
-        () => verified(record, containerId, why),
-      ),
+        () => verified(record, containerId, Number.isNaN(startedAtMs) ? Date.now() : startedAtMs, why),
+      );
+    },
   };
 
   /** A container that exists is of the image that its labels say, also where the record was not yet told. */
