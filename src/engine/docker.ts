@@ -16,6 +16,7 @@ import { readEvents } from "./event-stream.ts";
 import { containerCreateOptions } from "./host-config.ts";
 import { deviceNumberOf, findUnenforced, readBackLimits } from "./limits.ts";
 import { readLogs } from "./log-stream.ts";
+import { hasExecuted } from "./main-command.ts";
 import type { Container, LogOptions, Runtime, Waiting } from "./runtime.ts";
 import { updateLimits } from "./update.ts";
 import { findMismatches, limitWarnings } from "./verify.ts";
@@ -241,7 +242,7 @@ export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptio
       // where the engine puts a container of this id; there only while it runs
       const { cgroupParent: parent, engine } = plan;
       const expected = cgroupPathsAt({ containerId: id, parent, version: engine.cgroupVersion });
-      if (existsSync(expected.pids) && missingAt(expected).length === 0) return expected;
+      if ((await hasExecuted(expected)) && missingAt(expected).length === 0) return expected;
 
       const found = await inspect(id, options);
       if (found === undefined || found.pid === 0) return undefined;
