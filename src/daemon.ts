@@ -6,6 +6,7 @@ import { EventService } from "../gen/sandboxd/v1/event_service_pb.ts";
 import { HostService } from "../gen/sandboxd/v1/host_service_pb.ts";
 import { SandboxService } from "../gen/sandboxd/v1/sandbox_service_pb.ts";
 import { createEventService } from "./api/event-service.ts";
+import { createExplainer } from "./api/explainer.ts";
 import { createHealthRegistry } from "./api/health.ts";
 import { createHostService } from "./api/host-service.ts";
 import type { ListenerConfig } from "./api/listeners.ts";
@@ -20,6 +21,7 @@ import { createDockerRuntime } from "./engine/docker.ts";
 import { readCapacity } from "./host/capacity.ts";
 import { createHost } from "./host/host.ts";
 import { openIdentity } from "./host/identity.ts";
+import { createScheduling } from "./host/schedule.ts";
 import { readBootId } from "./monitor/host-id.ts";
 import { openHostSampler } from "./monitor/host-sampler.ts";
 import { createInventory } from "./monitor/inventory.ts";
@@ -28,11 +30,14 @@ import type { Log } from "./observe/log.ts";
 import { createMetrics } from "./observe/metrics.ts";
 import { createMetricsListener } from "./observe/metrics-listener.ts";
 import { watchProcess } from "./observe/process-metrics.ts";
+import { createClock } from "./sandbox/clock.ts";
 import { createEngineWatch } from "./sandbox/engine-watch.ts";
 import { createLabelCodec } from "./sandbox/labels.ts";
 import { createManager } from "./sandbox/manager.ts";
+import { stopByPolicy } from "./sandbox/policy-stop.ts";
 import { createReconciler } from "./sandbox/reconciler.ts";
 import { createRepository } from "./sandbox/repository.ts";
+import { createSweeper } from "./sandbox/sweeper.ts";
 import { createUplink } from "./scheduler/uplink.ts";
 import { openStore, type Store } from "./store/store.ts";
 import { version } from "./version.ts";
@@ -81,6 +86,8 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
     const { hostId, key } = openIdentity(config.state.directory, config.host.id);
     const bootId = await readBootId();
     const repository = createRepository(store);
+    const clock = createClock({ bootId, store });
+    closers.push(() => clock.close());
     const labels = createLabelCodec(hostId, key);
     const host = createHost({
       hostId,
@@ -133,12 +140,27 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
       host: () => host.facts(),
       bootId,
       watch: feed.watch,
+      vitals: { idleSinceMs: () => undefined, health: () => undefined },
+      clock,
+      isEngineAway: () => host.isEngineAway(),
       isDeleted: (instance) => store.isTombstone(instance),
       pullImages: config.images.pull === "missing",
       concurrentStarts: config.capacity.concurrentStarts,
       log: log.child("reconciler"),
     });
     closers.push(() => reconciler.close());
+    const sweeper = createSweeper({ repository, clock, kick: (id) => reconciler.kick(id) });
+    closers.push(() => sweeper.close());
+    const scheduling = createScheduling({
+      store,
+      repository,
+      clock,
+      stop: (id, why) => stopByPolicy(repository, (one) => reconciler.kick(one), id, why),
+      log: log.child("schedule"),
+    });
+    closers.push(() => scheduling.close());
+    closers.push(scheduling.subscribe(() => host.changed()));
+    const view = { host, scheduling, clock };
     closers.push(meterState(registry, { repository, host, store, sampler }));
     const health = createHealthRegistry();
     const engineWatch = createEngineWatch({
@@ -181,18 +203,27 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
       config,
       capacity: host.capacity,
       host: () => host.usable(),
+      assertOpen: () => scheduling.assertSchedulable(),
+      clock,
     });
     const server = createApiServer({
       routes(router) {
         router.service(
           SandboxService,
-          createSandboxService({ manager, repository, events: store.events, sampler }),
+          createSandboxService({
+            manager,
+            repository,
+            events: store.events,
+            sampler,
+            clock,
+            explain: createExplainer({ host, sampler, clock }),
+          }),
         );
         router.service(
           HostService,
-          createHostService({ host, hostStats: feed.hostStats, statsBatch: feed.batch }),
+          createHostService({ view, hostStats: feed.hostStats, statsBatch: feed.batch }),
         );
-        router.service(EventService, createEventService(store.events));
+        router.service(EventService, createEventService(store.events, clock));
       },
       health,
       terms,
@@ -225,7 +256,7 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
       closers.push(() => listener.close());
     }
     if (config.scheduler.endpoints.length > 0) {
-      const source = createUplinkSource({ store, repository, host, feed, terms });
+      const source = createUplinkSource({ store, repository, view, feed, terms });
       registry.onRender(() => {
         metrics.uplinkEventsUnacked.set({}, store.events.newest() - source.lastAcknowledgedSequence());
       });
@@ -269,6 +300,8 @@ function timeoutsOf({ engine: { timeouts } }: Config) {
     remove: timeouts.removeMs,
     update: timeouts.updateMs,
     pull: timeouts.pullMs,
+    pause: timeouts.pauseMs,
+    resume: timeouts.pauseMs,
   };
 }
 

@@ -48,6 +48,9 @@ export const catalogue = {
   INTERNAL: "internal",
   DEADLINE_EXCEEDED: "deadline_exceeded",
   CANCELED: "canceled",
+  HOST_CORDONED: "failed_precondition",
+  HOST_PRESSURE: "resource_exhausted",
+  DRAIN_CANCELED: "aborted",
 } as const satisfies Record<string, Status>;
 
 export type Reason = keyof typeof catalogue;

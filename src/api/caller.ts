@@ -2,6 +2,7 @@
 import type { ContextKey } from "@connectrpc/connect";
 import { createContextKey } from "@connectrpc/connect";
 import { SandboxdError } from "../errors.ts";
+import type { Actor } from "../sandbox/record.ts";
 
 const roles = ["scheduler", "operator", "viewer"] as const;
 
@@ -86,6 +87,11 @@ export function assertAuthenticated(caller: Caller | undefined, nowMs: number): 
       hint: "Connect again with a certificate that is valid.",
     });
   }
+}
+
+/** The caller as the domain knows it. */
+export function actorOfCaller(caller: Caller | undefined): Actor {
+  return { kind: "CALLER", identity: caller?.identity ?? "" };
 }
 
 /** The caller of a call. Set by the listener before any interceptor runs. */

@@ -3,7 +3,8 @@
 import type { ServiceImpl } from "@connectrpc/connect";
 import { EventType } from "../../gen/sandboxd/v1/event_pb.ts";
 import type { EventFilter, EventService } from "../../gen/sandboxd/v1/event_service_pb.ts";
-import type { EventDocument } from "../sandbox/repository.ts";
+import type { Clock } from "../sandbox/clock.ts";
+import { type EventDocument, isOfSandbox } from "../sandbox/repository.ts";
 import type { EventLog, StoredEvent } from "../store/event-log.ts";
 import { documentOf, eventOf } from "./event-codec.ts";
 import { checkResumable, followEvents } from "./event-feed.ts";
@@ -11,7 +12,7 @@ import { checkResumable, followEvents } from "./event-feed.ts";
 const defaultPage = 100;
 const batch = 500;
 
-export function createEventService(events: EventLog): ServiceImpl<typeof EventService> {
+export function createEventService(events: EventLog, clock: Clock): ServiceImpl<typeof EventService> {
   return {
     listEvents({ filter, afterSequence, pageSize }) {
       const matches = matcherOf(filter);
@@ -25,7 +26,7 @@ export function createEventService(events: EventLog): ServiceImpl<typeof EventSe
           if (page.length === size) break;
           cursor = stored.sequence;
           const document = documentOf(stored);
-          if (matches(document)) page.push(eventOf(stored, document));
+          if (matches(document)) page.push(eventOf(stored, clock, document));
         }
         if (found.length < batch) break;
       }
@@ -41,7 +42,7 @@ export function createEventService(events: EventLog): ServiceImpl<typeof EventSe
       yield bookmark(after);
       const select = (stored: StoredEvent) => {
         const document = documentOf(stored);
-        return matches(document) ? eventOf(stored, document) : undefined;
+        return matches(document) ? eventOf(stored, clock, document) : undefined;
       };
       for await (const { sequence, told } of followEvents(events, after, signal, select)) {
         yield told === undefined ? bookmark(sequence) : { update: { case: "event" as const, value: told } };
@@ -56,7 +57,7 @@ function matcherOf(filter: EventFilter | undefined): (document: EventDocument) =
   const sandboxId = filter?.sandboxId ?? "";
   return (document) => {
     if (types.size > 0 && !types.has(EventType[document.type])) return false;
-    if (document.type === "HOST_CONDITION_CHANGED") return tenant === "" && sandboxId === "";
+    if (!isOfSandbox(document)) return tenant === "" && sandboxId === "";
     return (
       (tenant === "" || document.sandbox.tenant === tenant) &&
       (sandboxId === "" || document.sandbox.id === sandboxId)

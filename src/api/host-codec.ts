@@ -1,16 +1,34 @@
 // From the host to the contract's.
 
 import { create } from "@bufbuild/protobuf";
-import { HostConditionType, type Host as HostMessage, HostSchema } from "../../gen/sandboxd/v1/host_pb.ts";
+import {
+  DrainPolicy,
+  HostConditionType,
+  type Host as HostMessage,
+  HostSchema,
+} from "../../gen/sandboxd/v1/host_pb.ts";
 import type { Host } from "../host/host.ts";
+import type { Scheduling } from "../host/schedule.ts";
 import type { Amounts } from "../sandbox/admission.ts";
+import type { Clock } from "../sandbox/clock.ts";
+import type { ConditionFacts, Schedule } from "../sandbox/repository.ts";
 import { version } from "../version.ts";
-import { timestampOf } from "./sandbox-codec.ts";
+import { actorOf } from "./sandbox-codec.ts";
+import { timestampOf } from "./time-codec.ts";
 
-export function hostOf(host: Host): HostMessage {
+/** What a host is told from. */
+export interface HostView {
+  readonly host: Host;
+  readonly scheduling: Scheduling;
+  readonly clock: Clock;
+}
+
+/** The contract's host. Deadlines are told by the wall clock as it is set now. */
+export function hostOf({ host, scheduling, clock }: HostView): HostMessage {
   const promised = host.promised();
   const engine = host.engine();
   const inventory = host.inventory();
+  const schedule = scheduling.now();
   return create(HostSchema, {
     hostId: host.hostId,
     bootId: host.bootId,
@@ -21,13 +39,8 @@ export function hostOf(host: Host): HostMessage {
     allocatable: amountsOf(host.capacity.allocatable),
     allocated: amountsOf(promised.requests),
     limits: amountsOf(promised.limits),
-    conditions: host.conditions().map((condition) => ({
-      type: HostConditionType[condition.type],
-      active: condition.active,
-      message: condition.message,
-      hint: condition.hint,
-      time: timestampOf(condition.timeMs),
-    })),
+    conditions: host.conditions().map(conditionOf),
+    schedule: scheduleOf({ ...schedule, remaining: scheduling.remaining().length }, clock),
     ...(engine === undefined
       ? {}
       : {
@@ -52,8 +65,33 @@ export function hostOf(host: Host): HostMessage {
             memoryBytes: BigInt(inventory.memoryBytes),
           },
         }),
-    accepting: host.accepting(),
+    accepting: host.accepting() && schedule.schedulable,
   });
+}
+
+export function conditionOf({ type, active, message, hint, timeMs }: ConditionFacts) {
+  return { type: HostConditionType[type], active, message, hint, time: timestampOf(timeMs) };
+}
+
+export function scheduleOf(
+  { schedulable, reason, actor, timeMs, drain, remaining }: Schedule & { readonly remaining: number },
+  clock: Clock,
+) {
+  return {
+    schedulable,
+    reason,
+    ...(actor === undefined ? {} : { actor: actorOf(actor) }),
+    ...(timeMs === undefined ? {} : { time: timestampOf(timeMs) }),
+    ...(drain === undefined
+      ? {}
+      : {
+          drain: {
+            policy: DrainPolicy[drain.policy],
+            deadline: timestampOf(clock.wallMs(drain.deadlineMs)),
+            remaining,
+          },
+        }),
+  };
 }
 
 function amountsOf({ cpuMillis, memoryBytes, pids, sandboxes }: Amounts) {

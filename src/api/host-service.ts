@@ -1,41 +1,81 @@
 // HostService: the host once, or followed with its stats.
 
 import type { ServiceImpl } from "@connectrpc/connect";
+import { DrainPolicy } from "../../gen/sandboxd/v1/host_pb.ts";
 import type { HostService } from "../../gen/sandboxd/v1/host_service_pb.ts";
 import type { HostStats, StatsBatch } from "../../gen/sandboxd/v1/stats_pb.ts";
+import { SandboxdError } from "../errors.ts";
 import type { Host } from "../host/host.ts";
-import { hostOf } from "./host-codec.ts";
-import { millisecondsOf } from "./sandbox-codec.ts";
+import { actorOfCaller, callerKey } from "./caller.ts";
+import { type HostView, hostOf } from "./host-codec.ts";
+import { millisecondsOf } from "./time-codec.ts";
 
 export interface HostServiceOptions {
-  readonly host: Host;
+  readonly view: HostView;
   readonly hostStats: () => HostStats | undefined;
   /** The newest sample of everything. */
   readonly statsBatch: () => StatsBatch;
 }
 
 const defaultPeriodMs = 10_000;
+const defaultDeadlineMs = 600_000;
+/** Ids in one message of a drain. */
+const mostIds = 100;
 /** Changes closer together than this are told as one. */
 const settleMs = 100;
 
 export function createHostService({
-  host,
+  view,
   hostStats,
   statsBatch,
 }: HostServiceOptions): ServiceImpl<typeof HostService> {
+  const { host, scheduling } = view;
   return {
     getHost() {
       const stats = hostStats();
-      return { host: hostOf(host), ...(stats === undefined ? {} : { stats }) };
+      return { host: hostOf(view), ...(stats === undefined ? {} : { stats }) };
+    },
+    setSchedulable({ schedulable, reason }, { values }) {
+      scheduling.setSchedulable(schedulable, reason, actorOfCaller(values.get(callerKey)));
+      return { host: hostOf(view) };
+    },
+    async *drainHost({ policy, deadline, reason }, { values, signal }) {
+      scheduling.drain({
+        policy: policy === DrainPolicy.WAIT ? "WAIT" : "STOP",
+        withinMs: deadline === undefined ? defaultDeadlineMs : millisecondsOf(deadline),
+        reason,
+        actor: actorOfCaller(values.get(callerKey)),
+      });
+      const news = createNews(host, settleMs, signal);
+      let told: string | undefined;
+      try {
+        for (;;) {
+          const { drain, schedulable } = scheduling.now();
+          if (schedulable) {
+            throw new SandboxdError("DRAIN_CANCELED", "the host was opened again while it was being drained");
+          }
+          const ids = scheduling.remaining().map(({ id }) => id);
+          const done = drain === undefined;
+          const state = JSON.stringify([ids, done]);
+          if (state !== told) {
+            yield { remaining: ids.length, sandboxIds: ids.slice(0, mostIds), done };
+          }
+          if (done) return;
+          told = state;
+          await news.next();
+        }
+      } finally {
+        news.close();
+      }
     },
     async *watchHost({ statsPeriod, sandboxStats }, { signal }) {
       const periodMs = statsPeriod === undefined ? defaultPeriodMs : millisecondsOf(statsPeriod);
       const news = createNews(host, periodMs, signal);
       try {
-        yield { update: { case: "host" as const, value: hostOf(host) } };
+        yield { update: { case: "host" as const, value: hostOf(view) } };
         for (;;) {
           const { hostChanged, statsDue } = await news.next();
-          if (hostChanged) yield { update: { case: "host" as const, value: hostOf(host) } };
+          if (hostChanged) yield { update: { case: "host" as const, value: hostOf(view) } };
           if (!statsDue) continue;
           const { $typeName, $unknown, ...batch } = statsBatch();
           yield {

@@ -1,7 +1,6 @@
 // Between the contract's sandbox and the domain's: numbers for 64-bit integers, words for enums, milliseconds for times.
 
 import { create } from "@bufbuild/protobuf";
-import { type Duration, DurationSchema, type Timestamp, TimestampSchema } from "@bufbuild/protobuf/wkt";
 import type { BlockIo, Resources as ResourcesMessage } from "../../gen/sandboxd/v1/resources_pb.ts";
 import {
   ActorKind,
@@ -13,31 +12,14 @@ import {
   TransitionReason,
 } from "../../gen/sandboxd/v1/sandbox_pb.ts";
 import type { SandboxFilter } from "../../gen/sandboxd/v1/sandbox_service_pb.ts";
-import type { Resources, SandboxRecord, State } from "../sandbox/record.ts";
+import type { Clock } from "../sandbox/clock.ts";
+import type { Actor, ExitReport, Resources, SandboxRecord, State } from "../sandbox/record.ts";
 import type { SpecRequest } from "../sandbox/spec.ts";
+import { lifeOf, lifeRequestOf, lifeStatusOf } from "./life-codec.ts";
+import { durationOf, millisecondsOf, timestampOf } from "./time-codec.ts";
 
-export function timestampOf(ms: number): Timestamp {
-  const seconds = Math.floor(ms / 1_000);
-  return create(TimestampSchema, {
-    seconds: BigInt(seconds),
-    nanos: Math.round((ms - seconds * 1_000) * 1e6),
-  });
-}
-
-export function durationOf(ms: number): Duration {
-  const seconds = Math.trunc(ms / 1_000);
-  return create(DurationSchema, {
-    seconds: BigInt(seconds),
-    nanos: Math.round((ms - seconds * 1_000) * 1e6),
-  });
-}
-
-export function millisecondsOf(duration: Duration): number {
-  return Number(duration.seconds) * 1_000 + Math.round(duration.nanos / 1e6);
-}
-
-/** The contract's sandbox. */
-export function sandboxOf(record: SandboxRecord): Sandbox {
+/** The contract's sandbox. Deadlines are told by the wall clock as it is set now. */
+export function sandboxOf(record: SandboxRecord, clock: Clock): Sandbox {
   const { spec, transition, exit } = record;
   return create(SandboxSchema, {
     sandboxId: record.id,
@@ -55,6 +37,7 @@ export function sandboxOf(record: SandboxRecord): Sandbox {
       resources: resourcesOf(spec.resources),
       networkMode: NetworkMode.NONE,
       stopGrace: durationOf(spec.stopGraceMs),
+      ...lifeOf(spec),
     },
     status: {
       state: stateNumber(record.state),
@@ -63,7 +46,7 @@ export function sandboxOf(record: SandboxRecord): Sandbox {
         to: stateNumber(transition.to),
         reason: TransitionReason[transition.reason],
         message: transition.message,
-        actor: { kind: ActorKind[transition.actor.kind], identity: transition.actor.identity },
+        actor: actorOf(transition.actor),
         time: timestampOf(transition.timeMs),
       },
       ...(record.startedAtMs === undefined ? {} : { startTime: timestampOf(record.startedAtMs) }),
@@ -76,13 +59,30 @@ export function sandboxOf(record: SandboxRecord): Sandbox {
               oomKilled: exit.oomKilled,
               oomKills: BigInt(exit.oomKills),
               finishTime: timestampOf(exit.finishedAtMs),
+              ...(exit.report === undefined ? {} : reportOf(exit.report)),
             },
           }),
       containerId: record.containerId,
       imageId: record.imageId,
       uid: BigInt(record.uid),
+      ...lifeStatusOf(record, clock),
     },
   });
+}
+
+function reportOf(report: ExitReport) {
+  return {
+    age: durationOf(report.ageMs),
+    maxMemoryBytes: BigInt(report.maxMemoryBytes),
+    memoryLimitHits: BigInt(report.memoryLimitHits),
+    throttledShare: report.throttledShare,
+    pidsRefused: BigInt(report.pidsRefused),
+    logTail: [...report.logTail],
+  };
+}
+
+export function actorOf({ kind, identity }: Actor) {
+  return { kind: ActorKind[kind], identity };
 }
 
 function stateNumber(state: State): SandboxState {
@@ -146,6 +146,7 @@ export function specRequestOf(spec: SandboxSpec | undefined): SpecRequest {
     labels: spec?.labels ?? {},
     resources: askedResources(spec?.resources),
     ...(spec?.stopGrace === undefined ? {} : { stopGraceMs: millisecondsOf(spec.stopGrace) }),
+    ...lifeRequestOf(spec),
   };
 }
 

@@ -10,21 +10,26 @@ import {
 } from "../../gen/sandboxd/v1/sandbox_service_pb.ts";
 import { invalidField, SandboxdError } from "../errors.ts";
 import type { Sampler } from "../monitor/sampler-loop.ts";
+import type { Clock } from "../sandbox/clock.ts";
+import type { Explanation } from "../sandbox/explain.ts";
 import type { Manager, UpdateRequest } from "../sandbox/manager.ts";
 import type { Actor, Resources, SandboxRecord } from "../sandbox/record.ts";
-import type { Repository } from "../sandbox/repository.ts";
+import { isOfSandbox, type Repository } from "../sandbox/repository.ts";
 import type { EventLog, StoredEvent } from "../store/event-log.ts";
-import { callerKey } from "./caller.ts";
+import { actorOfCaller, callerKey } from "./caller.ts";
 import { documentOf } from "./event-codec.ts";
 import { checkResumable, followEvents } from "./event-feed.ts";
-import { askedResources, matcherOf, millisecondsOf, sandboxOf, specRequestOf } from "./sandbox-codec.ts";
+import { askedResources, matcherOf, sandboxOf, specRequestOf } from "./sandbox-codec.ts";
 import { statsOf, summaryOf } from "./stats-codec.ts";
+import { millisecondsOf } from "./time-codec.ts";
 
 export interface SandboxServiceOptions {
   readonly manager: Manager;
   readonly repository: Repository;
   readonly events: EventLog;
   readonly sampler: Sampler;
+  readonly clock: Clock;
+  readonly explain: (record: SandboxRecord) => Explanation;
 }
 
 const defaultPage = 100;
@@ -35,13 +40,16 @@ export function createSandboxService({
   repository,
   events,
   sampler,
+  clock,
+  explain,
 }: SandboxServiceOptions): ServiceImpl<typeof SandboxService> {
+  const told = (record: SandboxRecord) => sandboxOf(record, clock);
   return {
     async createSandbox({ sandboxId, tenant, spec, wait }, context) {
       const request = { id: sandboxId, tenant, spec: specRequestOf(spec), wait: wait ?? true };
-      return { sandbox: sandboxOf(await manager.create({ ...request, ...asking(context) })) };
+      return { sandbox: told(await manager.create({ ...request, ...asking(context) })) };
     },
-    getSandbox: ({ sandboxId }) => ({ sandbox: sandboxOf(manager.get(sandboxId)) }),
+    getSandbox: ({ sandboxId }) => ({ sandbox: told(manager.get(sandboxId)) }),
     listSandboxes({ filter, pageSize, pageToken }) {
       const matches = matcherOf(filter);
       const after = pageToken === "" ? "" : idOfToken(pageToken, filter);
@@ -50,7 +58,7 @@ export function createSandboxService({
       const page = firstPage(found, size);
       const last = page.at(-1);
       return {
-        sandboxes: page.map(sandboxOf),
+        sandboxes: page.map(told),
         nextPageToken: found.length > page.length && last !== undefined ? tokenOf(last.id, filter) : "",
       };
     },
@@ -63,35 +71,50 @@ export function createSandboxService({
         // the list and the number are of one moment; what changes while it is told comes after the bookmark
         for (const record of repository.all().filter(matches)) {
           known.add(record.instance);
-          yield { update: { case: "existing" as const, value: sandboxOf(record) } };
+          yield { update: { case: "existing" as const, value: told(record) } };
         }
         yield bookmark(after);
       }
       const select = (stored: StoredEvent) => {
         const document = documentOf(stored);
-        if (document.type === "HOST_CONDITION_CHANGED") return undefined;
+        if (!isOfSandbox(document)) return undefined;
         const { sandbox } = document;
         // after a resume it is not known what matched before, so leaving is told for all of the tenant
         const mayLeave = afterSequence !== undefined && isOfTenant(sandbox.tenant, filter);
         const isLeaving = known.delete(sandbox.instance) || mayLeave;
         if (matches(sandbox)) known.add(sandbox.instance);
-        return known.has(sandbox.instance) || isLeaving ? sandboxOf(sandbox) : undefined;
+        return known.has(sandbox.instance) || isLeaving ? told(sandbox) : undefined;
       };
-      for await (const { sequence, told } of followEvents(events, after, signal, select)) {
-        yield told === undefined
+      for await (const { sequence, told: changed } of followEvents(events, after, signal, select)) {
+        yield changed === undefined
           ? bookmark(sequence)
-          : { update: { case: "changed" as const, value: told }, sequence: BigInt(sequence) };
+          : { update: { case: "changed" as const, value: changed }, sequence: BigInt(sequence) };
       }
     },
     async updateSandbox(request, context) {
-      return { sandbox: sandboxOf(await manager.update({ ...changeOf(request), ...asking(context) })) };
+      return { sandbox: told(await manager.update({ ...changeOf(request), ...asking(context) })) };
     },
     async startSandbox({ sandboxId }, context) {
-      return { sandbox: sandboxOf(await manager.start(sandboxId, asking(context))) };
+      return { sandbox: told(await manager.start(sandboxId, asking(context))) };
     },
     async stopSandbox({ sandboxId, grace }, context) {
       const graceMs = grace === undefined ? {} : { graceMs: millisecondsOf(grace) };
-      return { sandbox: sandboxOf(await manager.stop(sandboxId, { ...asking(context), ...graceMs })) };
+      return { sandbox: told(await manager.stop(sandboxId, { ...asking(context), ...graceMs })) };
+    },
+    async renewSandbox({ sandboxId, generation, ttl }, context) {
+      const ttlMs = ttl === undefined ? {} : { ttlMs: millisecondsOf(ttl) };
+      const renewal = { ...asking(context), generation: Number(generation), ...ttlMs };
+      return { sandbox: told(await manager.renew(sandboxId, renewal)) };
+    },
+    async pauseSandbox({ sandboxId }, context) {
+      return { sandbox: told(await manager.pause(sandboxId, asking(context))) };
+    },
+    async resumeSandbox({ sandboxId }, context) {
+      return { sandbox: told(await manager.resume(sandboxId, asking(context))) };
+    },
+    explainSandbox: ({ sandboxId }) => {
+      const { summary, findings } = explain(manager.get(sandboxId));
+      return { summary, findings: findings.map(({ kind, message, hint = "" }) => ({ kind, message, hint })) };
     },
     async deleteSandbox({ sandboxId }, context) {
       await manager.delete(sandboxId, asking(context));
@@ -158,8 +181,7 @@ function firstPage(records: readonly SandboxRecord[], size: number): readonly Sa
 }
 
 function asking(context: HandlerContext): { readonly actor: Actor; readonly signal: AbortSignal } {
-  const identity = context.values.get(callerKey)?.identity ?? "";
-  return { actor: { kind: "CALLER", identity }, signal: context.signal };
+  return { actor: actorOfCaller(context.values.get(callerKey)), signal: context.signal };
 }
 
 function bookmark(sequence: number) {

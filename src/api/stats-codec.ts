@@ -13,7 +13,7 @@ import type { Pressure } from "../monitor/host-figures.ts";
 import type { HostSample } from "../monitor/host-sampler.ts";
 import type { SandboxSample } from "../monitor/sample.ts";
 import type { WindowSummary } from "../monitor/window.ts";
-import { durationOf, timestampOf } from "./sandbox-codec.ts";
+import { durationOf, timestampOf } from "./time-codec.ts";
 
 const big = (value: number | undefined) => BigInt(Math.round(value ?? 0));
 

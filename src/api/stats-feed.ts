@@ -6,6 +6,7 @@ import type { CgroupPaths } from "../engine/cgroup-path.ts";
 import type { HostSample, HostSampler } from "../monitor/host-sampler.ts";
 import type { SandboxSample } from "../monitor/sample.ts";
 import type { Sampler } from "../monitor/sampler-loop.ts";
+import { stuckProcesses } from "../monitor/stuck.ts";
 import { increase } from "../monitor/window.ts";
 import type { Watch } from "../sandbox/reconciler.ts";
 import { hostStatsOf, statsOf } from "./stats-codec.ts";
@@ -34,6 +35,7 @@ interface Latest {
 
 export function createStatsFeed({ sampler, hostSampler, onOomKill }: StatsFeedOptions): StatsFeed {
   const latest = new Map<string, Latest>();
+  const cgroups = new Map<string, CgroupPaths>();
   let host: HostSample | undefined;
 
   const unsubscribe = sampler.subscribe(({ samples }) => {
@@ -50,6 +52,7 @@ export function createStatsFeed({ sampler, hostSampler, onOomKill }: StatsFeedOp
   return {
     watch: {
       began(id, cgroup, { isNew }) {
+        cgroups.set(id, cgroup);
         const first = sampler.add(id, { cgroup: locationOf(cgroup), hasNetwork: false });
         if (first === undefined) latest.delete(id);
         else latest.set(id, { sample: first, cpuMillis: 0, toldOomKills: isNew ? 0 : first.memory.oomKills });
@@ -58,6 +61,12 @@ export function createStatsFeed({ sampler, hostSampler, onOomKill }: StatsFeedOp
       ended(id) {
         sampler.remove(id);
         latest.delete(id);
+        cgroups.delete(id);
+      },
+      summary: (id) => sampler.history(id)?.summary(0),
+      evidence: (id) => {
+        const place = cgroups.get(id);
+        return place === undefined ? undefined : stuckProcesses(place);
       },
       oomKills: (id) => (sampler.sampleNow(id) ?? sampler.latest(id))?.memory.oomKills ?? 0,
     },

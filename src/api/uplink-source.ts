@@ -1,11 +1,11 @@
 // What the uplink tells the scheduler, in the contract's messages, and the two numbers it keeps.
 
-import type { Host } from "../host/host.ts";
+import type { Clock } from "../sandbox/clock.ts";
 import type { Repository } from "../sandbox/repository.ts";
 import type { UplinkSource } from "../scheduler/source.ts";
 import type { Store } from "../store/store.ts";
 import { eventOf } from "./event-codec.ts";
-import { hostOf } from "./host-codec.ts";
+import { type HostView, hostOf } from "./host-codec.ts";
 import type { Terms } from "./ports.ts";
 import { sandboxOf } from "./sandbox-codec.ts";
 import type { StatsFeed } from "./stats-feed.ts";
@@ -32,7 +32,7 @@ export function createTerms(store: Store): Terms {
 export interface UplinkSourceOptions {
   readonly store: Store;
   readonly repository: Repository;
-  readonly host: Host;
+  readonly view: HostView;
   readonly feed: StatsFeed;
   readonly terms: Terms;
 }
@@ -40,20 +40,21 @@ export interface UplinkSourceOptions {
 export function createUplinkSource({
   store,
   repository,
-  host,
+  view,
   feed,
   terms,
 }: UplinkSourceOptions): UplinkSource {
+  const { host, clock } = view;
   let acknowledged = Number(store.meta(acknowledgedKey) ?? 0);
   return {
-    host: () => hostOf(host),
+    host: () => hostOf(view),
     snapshot() {
       const records = repository.all();
-      return { sequence: store.events.newest(), sandboxes: encoded(records) };
+      return { sequence: store.events.newest(), sandboxes: encoded(records, clock) };
     },
     events: {
       readAfter: (sequence, limit) =>
-        store.events.readAfter(sequence, limit).map((stored) => eventOf(stored)),
+        store.events.readAfter(sequence, limit).map((stored) => eventOf(stored, clock)),
       newest: () => store.events.newest(),
       subscribe: (listener) => store.events.subscribe(listener),
     },
@@ -74,6 +75,6 @@ export function createUplinkSource({
 }
 
 /** Encodes one at a time, so that a large snapshot never stands in memory whole. */
-function* encoded(records: ReturnType<Repository["all"]>) {
-  for (const record of records) yield sandboxOf(record);
+function* encoded(records: ReturnType<Repository["all"]>, clock: Clock) {
+  for (const record of records) yield sandboxOf(record, clock);
 }

@@ -45,6 +45,13 @@ function path(name: string, maxBytes: number): TextRule {
   };
 }
 
+export const httpPath = matching(
+  /^\/[\x21-\x7e]*$/,
+  1_024,
+  "a path and query of visible ASCII",
+  'begin it with "/"',
+);
+
 /** Any text without control characters, as in the labels of the contract. */
 export const labelValue = matching(
   /^[^\p{Cc}]*$/u,

@@ -2,6 +2,7 @@
 // docs/configuration.md and the check of the example file all follow from this table.
 
 import { choice, duration, integer, list, map, named, ratio, section, size, text } from "./field.ts";
+import { templateHealthCheck, templateLifetime, templateRestart } from "./life.ts";
 import { resourceBounds, resourceFields, templateResources } from "./resource.ts";
 import * as rule from "./rule.ts";
 
@@ -67,6 +68,7 @@ export const schema = section("", {
       stop: timeout("30s", "Stop it; counted after the sandbox's own stop_grace."),
       remove: timeout("60s", "Remove it."),
       update: timeout("10s", "Change its limits."),
+      pause: timeout("10s", "Freeze it, or let it go on."),
       pull: duration({ min: "1s", max: "1d", default: "10m", meaning: "Pull an image, as a whole." }),
     }),
   }),
@@ -244,8 +246,20 @@ export const schema = section("", {
         min: "0s",
         max: "10m",
         default: "10s",
-        meaning: "Time between SIGTERM and SIGKILL.",
+        meaning: "Time between stop_signal and SIGKILL.",
       }),
+      stop_signal: choice({
+        of: ["SIGHUP", "SIGINT", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGTERM"],
+        meaning: "What the main command is sent first when it is to stop. Left out: SIGTERM.",
+      }),
+      priority: integer({
+        min: -1000,
+        max: 1000,
+        meaning: "When the host is under pressure, lower ones go before higher ones. Left out: 0.",
+      }),
+      lifetime: templateLifetime(),
+      restart: templateRestart(),
+      health_check: templateHealthCheck(),
       network_mode: choice({
         of: ["none"],
         default: "none",

@@ -2,7 +2,17 @@
 
 import { messageOf, SandboxdError } from "../errors.ts";
 
-export type Verb = "list" | "inspect" | "create" | "start" | "stop" | "remove" | "update" | "pull";
+export type Verb =
+  | "list"
+  | "inspect"
+  | "create"
+  | "start"
+  | "stop"
+  | "remove"
+  | "update"
+  | "pull"
+  | "pause"
+  | "resume";
 
 /** The engine's HTTP status of a failed call, or undefined. */
 export function statusOf(error: unknown): number | undefined {

@@ -270,6 +270,17 @@ export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptio
 
     update: (found, limits, options) => updateLimits(docker, attempt, found, limits, options),
 
+    async pause(id, options) {
+      const paused = attempt("pause", (abortSignal) => container(id).pause({ abortSignal }), options);
+      await unless([404, 409], "pause", paused);
+    },
+
+    async resume(id, options) {
+      const resumed = attempt("resume", (abortSignal) => container(id).unpause({ abortSignal }), options);
+      // the engine says 500 for one that is not paused
+      await unless([404, 409, 500], "resume", resumed);
+    },
+
     async stop(id, graceSeconds, options) {
       const stopped = attempt("stop", (abortSignal) => container(id).stop({ t: graceSeconds, abortSignal }), {
         ...options,

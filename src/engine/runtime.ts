@@ -112,7 +112,11 @@ export interface Runtime {
   verify(id: string, plan: ContainerPlan, options?: Waiting): Promise<CgroupPaths | undefined>;
   /** Changes limits and reads them back. @throws SandboxdError LIMIT_UNENFORCEABLE with the old ones put back. */
   update(container: Container, limits: LiveLimits, options?: Waiting): Promise<void>;
-  /** SIGTERM, after the grace SIGKILL. Already stopped, or gone, is success. */
+  /** Freezes every process. Frozen, ended or gone is success: the next look tells. */
+  pause(id: string, options?: Waiting): Promise<void>;
+  /** Lets them go on. Not frozen, ended or gone is success. */
+  resume(id: string, options?: Waiting): Promise<void>;
+  /** Its stop signal, after the grace SIGKILL. Already stopped, or gone, is success. */
   stop(id: string, graceSeconds: number, options?: Waiting): Promise<void>;
   /** Kills and removes with its log. Gone is success. */
   remove(id: string, options?: Waiting): Promise<void>;

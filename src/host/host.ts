@@ -42,6 +42,8 @@ export interface Host {
   inventory(): Inventory | undefined;
   /** Whether new sandboxes are accepted. */
   accepting(): boolean;
+  /** Whether the engine is known not to be usable now. */
+  isEngineAway(): boolean;
   /** Undefined while the engine was never reached. */
   facts(): HostFacts | undefined;
   /** @throws SandboxdError ENGINE_UNAVAILABLE naming the condition, or STATE_DISK_FULL. */
@@ -49,6 +51,8 @@ export interface Host {
   engineIs(health: EngineHealth): void;
   stateIsWritable(writable: boolean): void;
   inventoryIs(inventory: Inventory): void;
+  /** Tells those who subscribed that something else about the host has changed. */
+  changed(): void;
   /** Calls back when conditions, promises or facts changed. */
   subscribe(listener: () => void): () => void;
   close(): void;
@@ -126,6 +130,7 @@ export function createHost(options: HostOptions): Host {
     engine: () => engine,
     inventory: () => inventory,
     accepting: () => wasReached && activeProblem() === undefined && isWritable(),
+    isEngineAway: () => activeProblem() !== undefined,
     facts: () => facts,
     usable() {
       const problem = activeProblem();
@@ -159,6 +164,7 @@ export function createHost(options: HostOptions): Host {
         "free space on the file system of the state directory",
       );
     },
+    changed,
     inventoryIs(read) {
       inventory = read;
       changed();

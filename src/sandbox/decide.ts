@@ -1,12 +1,15 @@
-// What to do next for one sandbox: a function of what is wanted, what is seen, and nothing else. All policy of a
-// sandbox's life stands here.
+// What to do next for one sandbox: a function of what is wanted, what is seen, what time it is, and nothing else. All
+// policy of a sandbox's life stands here and in the pure rooms beside it (`ending.ts`, `restart.ts`, `lifetime.ts`).
 
 import type { Container } from "../engine/runtime.ts";
-import { judgeOom } from "../monitor/oom.ts";
+import { ended, exitOf, failed } from "./ending.ts";
+import { canEnd, type EndOfLife, endOfLife, warningAt } from "./lifetime.ts";
 import {
   type Actor,
   actors,
   type Exit,
+  type Health,
+  type Restarts,
   type SandboxRecord,
   type State,
   type TransitionReason,
@@ -26,11 +29,21 @@ export type Observed =
       readonly touchedExternally: boolean;
       /** What the init process wrote when it could not execute the main command. */
       readonly initFailure?: string;
+      /** Since when it was seen to do nothing. Steady time. */
+      readonly idleSinceMs?: number;
+      /** What its health check says. */
+      readonly health?: Health;
     };
 
 type Known = Exclude<Observed, { readonly kind: "foreign" }>;
 
-type Present = Extract<Observed, { readonly kind: "present" }>;
+export type Present = Extract<Observed, { readonly kind: "present" }>;
+
+/** The machine's boot, and the steady time. */
+export interface Now {
+  readonly bootId: string;
+  readonly nowMs: number;
+}
 
 /** Where a sandbox goes, with everything that the transition tells. */
 export interface Settlement {
@@ -42,6 +55,7 @@ export interface Settlement {
   readonly containerId?: string;
   readonly endedRun?: string;
   readonly exit?: Exit;
+  readonly restarts?: Restarts;
 }
 
 export type Action =
@@ -50,14 +64,24 @@ export type Action =
   | { readonly do: "start"; readonly container: Container }
   /** Reads the limits back; only then is it RUNNING. */
   | { readonly do: "verify"; readonly container: Container }
+  | { readonly do: "pause"; readonly containerId: string }
+  | { readonly do: "resume"; readonly containerId: string }
   | { readonly do: "stop"; readonly containerId: string; readonly settle?: Settlement }
   | { readonly do: "remove"; readonly containerId: string }
   | { readonly do: "forget" }
-  | { readonly do: "settle"; readonly settlement: Settlement };
+  | { readonly do: "settle"; readonly settlement: Settlement }
+  /** Tells that it expires soon. */
+  | { readonly do: "warn" }
+  /** Records what its health check says. */
+  | { readonly do: "note"; readonly health: Health };
 
-/** The next step; `nothing` when what is seen is what is wanted. `bootId` is that of the machine now. */
-export function decide(record: SandboxRecord, observed: Observed, bootId: string): Action {
-  if (observed.kind === "foreign") return decideForeign(record, observed.containerId, bootId);
+const nothing: Action = { do: "nothing" };
+
+/** The next step; `nothing` when what is seen is what is wanted. */
+export function decide(record: SandboxRecord, observed: Observed, now: Now): Action {
+  if (observed.kind === "foreign") return decideForeign(record, observed.containerId, now);
+  const end = byLifetime(record, observed, now);
+  if (end !== undefined) return end;
   switch (record.wanted) {
     case "DELETED":
       return observed.kind === "absent"
@@ -65,163 +89,170 @@ export function decide(record: SandboxRecord, observed: Observed, bootId: string
         : { do: "remove", containerId: observed.container.id };
     case "STOPPED":
       return decideStopped(record, observed);
+    case "PAUSED":
+      return decidePaused(record, observed, now);
     case "RUNNING":
-      return decideRunning(record, observed, bootId);
+      return decideRunning(record, observed, now);
   }
 }
 
 /** What is not ours is never touched: the sandbox has no container, and cannot get one. */
-function decideForeign(record: SandboxRecord, containerId: string, bootId: string): Action {
-  const action = decide(record, { kind: "absent" }, bootId);
+function decideForeign(record: SandboxRecord, containerId: string, now: Now): Action {
+  const action = decide(record, { kind: "absent" }, now);
   if (action.do !== "create") return action;
   const message = `container ${containerId}, which is not this host's, has the name that the sandbox needs`;
   return settle(failed("START_FAILED", message, actors.external));
 }
 
+function byLifetime(record: SandboxRecord, observed: Known, { nowMs }: Now): Action | undefined {
+  if (!canEnd(record)) return undefined;
+  const idleSinceMs = observed.kind === "present" ? observed.idleSinceMs : undefined;
+  const end = endOfLife(record, idleSinceMs, nowMs);
+  if (end !== undefined) return settle(endOf(record, end));
+  return warningAt(record) <= nowMs ? { do: "warn" } : undefined;
+}
+
+function endOf({ spec: { lifetime }, state }: SandboxRecord, { reason, message }: EndOfLife): Settlement {
+  const why = { reason, message, actor: actors.policy };
+  if (lifetime.onExpiry === "DELETE") return { state: "DELETING", wanted: "DELETED", ...why };
+  // what waits for its restart has nothing that could be frozen
+  return lifetime.onExpiry === "PAUSE" && state === "RUNNING"
+    ? { state: "PAUSING", wanted: "PAUSED", ...why }
+    : { state: "STOPPING", wanted: "STOPPED", ...why };
+}
+
 function decideStopped(record: SandboxRecord, observed: Known): Action {
   const isEnded = record.state === "STOPPED" || record.state === "FAILED";
   if (observed.kind === "absent") {
-    if (isEnded) return { do: "nothing" };
-    return settle({
-      state: "STOPPED",
-      reason: "REQUESTED",
-      message: "stopped; it had no container",
-      actor: record.transition.actor,
-      containerId: "",
-    });
+    if (isEnded) return nothing;
+    const { reason, message, actor } = causeOf(record, "stopped; it had no container");
+    return settle({ state: "STOPPED", reason, message, actor, containerId: "" });
   }
   const { container } = observed;
   if (container.state === "running" || container.state === "paused") {
     if (!isEnded) return { do: "stop", containerId: container.id };
-    return {
-      do: "stop",
-      containerId: container.id,
-      settle: {
-        state: "STOPPING",
-        reason: "EXTERNAL",
-        message: "started behind the daemon, where no capacity is set aside for it; it is stopped again",
-        actor: actors.external,
-      },
-    };
+    const message = "started behind the daemon, where no capacity is set aside for it; it is stopped again";
+    const again: Settlement = { state: "STOPPING", reason: "EXTERNAL", message, actor: actors.external };
+    return { do: "stop", containerId: container.id, settle: again };
   }
-  if (isEnded) return { do: "nothing" };
+  if (isEnded) return nothing;
   return settle({
     state: "STOPPED",
-    reason: "REQUESTED",
-    message: "stopped as asked",
-    actor: record.transition.actor,
+    ...causeOf(record, "stopped as asked"),
     endedRun: container.startedAt,
-    ...(container.startedAt === "" ? {} : { exit: exitOf(container, observed.oomKills, true) }),
+    // of a run that was told as ended already, that stands
+    ...(container.startedAt === "" || container.startedAt === record.endedRun
+      ? {}
+      : { exit: exitOf(container, observed.oomKills, true) }),
   });
 }
 
-function decideRunning(record: SandboxRecord, observed: Known, bootId: string): Action {
-  const isStarting = record.state === "PENDING" || record.state === "PULLING" || record.state === "CREATING";
+function decidePaused(record: SandboxRecord, observed: Known, now: Now): Action {
+  if (observed.kind === "absent") return lost;
+  const { container } = observed;
+  switch (container.state) {
+    case "created":
+      return replaced;
+    case "running":
+      // what was seen paused was let go on by someone else
+      return record.state === "PAUSED"
+        ? { do: "verify", container }
+        : { do: "pause", containerId: container.id };
+    case "paused":
+      return record.state === "PAUSED"
+        ? nothing
+        : settle({ state: "PAUSED", ...causeOf(record, "paused as asked") });
+    case "exited":
+      return settle(ended(record, observed, wasRebooted(record, now), now));
+  }
+}
+
+function decideRunning(record: SandboxRecord, observed: Known, now: Now): Action {
+  const isBackingOff = record.state === "BACKING_OFF";
+  const isDue = isBackingOff && now.nowMs >= (record.restarts?.nextAtMs ?? 0);
+  const isStarting =
+    isDue || record.state === "PENDING" || record.state === "PULLING" || record.state === "CREATING";
   if (observed.kind === "absent") {
-    if (isStarting) return { do: "create" };
-    return settle({
-      state: "FAILED",
-      reason: "CONTAINER_LOST",
-      message: "the container was removed behind the daemon",
-      actor: actors.external,
-      wanted: "STOPPED",
-      containerId: "",
-    });
+    if (isStarting && !(isDue && record.containerId !== "")) return { do: "create" };
+    // a start that failed leaves no container
+    return isBackingOff && record.containerId === "" ? nothing : lost;
   }
   const { container } = observed;
   switch (container.state) {
     case "created":
-      return isStarting
-        ? { do: "start", container }
-        : settle(failed("CONTAINER_LOST", "the container was replaced behind the daemon", actors.external));
+      return isStarting ? { do: "start", container } : replaced;
     case "running":
-      return record.state === "RUNNING" && record.bootId === bootId
-        ? { do: "nothing" }
-        : { do: "verify", container };
+      return decideAtWork(record, observed, now);
     case "paused":
-      return record.state === "PAUSED"
-        ? { do: "nothing" }
-        : settle({
+      switch (record.state) {
+        case "PAUSED":
+          return nothing;
+        case "RESUMING":
+          return { do: "resume", containerId: container.id };
+        default:
+          return settle({
             state: "PAUSED",
             reason: "EXTERNAL",
             message: "paused behind the daemon",
             actor: actors.external,
+            wanted: "PAUSED",
           });
+      }
     case "exited":
-      return isStarting && container.startedAt === record.endedRun
-        ? { do: "start", container }
-        : // of a run that was not yet seen running, the record's boot is that of the run before
-          settle(ended(record, observed, !isStarting && record.bootId !== "" && record.bootId !== bootId));
+      if (container.startedAt === record.endedRun) {
+        if (isStarting) return { do: "start", container };
+        if (isBackingOff) return nothing;
+      }
+      // of a run that was not yet seen running, the record's boot is that of the run before
+      return settle(ended(record, observed, !isStarting && wasRebooted(record, now), now));
   }
 }
 
-function ended(record: SandboxRecord, observed: Present, wasRebooted: boolean): Settlement {
-  const { container } = observed;
-  const exit = exitOf(container, observed.oomKills, observed.touchedExternally);
-  const facts = { endedRun: container.startedAt, exit };
-  if (wasRebooted) {
-    const message = "the host was rebooted while it ran";
-    return {
-      state: "STOPPED",
-      reason: "HOST_REBOOT",
-      message,
-      actor: actors.host,
-      wanted: "STOPPED",
-      ...facts,
-    };
+/** Its main command runs, as it should. */
+function decideAtWork(record: SandboxRecord, { container, health }: Present, { bootId }: Now): Action {
+  // by a policy that wants it to run again
+  if (record.state === "STOPPING") return { do: "stop", containerId: container.id };
+  if (record.state !== "RUNNING" || record.bootId !== bootId) return { do: "verify", container };
+  if (health !== undefined && health.state !== record.health?.state) return { do: "note", health };
+  if (record.health?.state !== "UNHEALTHY") return nothing;
+  const why = {
+    reason: "UNHEALTHY",
+    message: `unhealthy: ${record.health.message}`,
+    actor: actors.policy,
+  } as const;
+  switch (record.spec.healthCheck?.onUnhealthy) {
+    case "STOP":
+      return settle({ state: "STOPPING", wanted: "STOPPED", ...why });
+    case "RESTART":
+      return settle({ state: "STOPPING", ...why });
+    default:
+      return nothing;
   }
-  if (observed.touchedExternally) {
-    const message = `stopped or killed behind the daemon; exit code ${exit.code}`;
-    return { ...failed("EXTERNAL", message, actors.external), ...facts };
-  }
-  if (observed.initFailure !== undefined) {
-    return { ...failed("COMMAND_UNUSABLE", observed.initFailure, actors.sandbox), ...facts };
-  }
-  if (exit.oomKilled) {
-    const message = `killed at its memory limit of ${record.spec.resources.memoryBytes} bytes`;
-    return { ...failed("OOM_KILLED", message, actors.sandbox), ...facts };
-  }
-  if (exit.signal !== 0) {
-    return { ...failed("SIGNALED", `ended by signal ${exit.signal}`, actors.sandbox), ...facts };
-  }
-  if (exit.code !== 0) {
-    return { ...failed("EXITED", `ended with exit code ${exit.code}`, actors.sandbox), ...facts };
-  }
-  const message = "ended with exit code 0";
-  return {
-    state: "STOPPED",
-    reason: "COMPLETED",
-    message,
-    actor: actors.sandbox,
-    wanted: "STOPPED",
-    ...facts,
-  };
 }
 
-/** A settlement in FAILED, after which nothing more is wanted. */
-export function failed(reason: TransitionReason, message: string, actor: Actor): Settlement {
-  return { state: "FAILED", reason, message, actor, wanted: "STOPPED" };
+const wasRebooted = (record: SandboxRecord, { bootId }: Now): boolean =>
+  record.bootId !== "" && record.bootId !== bootId;
+
+/** Why it is on its way to where it is wanted: what set it on its way, if that was told. */
+function causeOf(
+  { state, transition }: SandboxRecord,
+  message: string,
+): Pick<Settlement, "reason" | "message" | "actor"> {
+  const isOnItsWay = state === "STOPPING" || state === "PAUSING";
+  const { reason, actor } = transition;
+  if (!isOnItsWay || reason === "REQUESTED" || reason === "PROGRESS") {
+    return { reason: "REQUESTED", message, actor };
+  }
+  return { reason, message: transition.message, actor };
 }
 
 const settle = (settlement: Settlement): Action => ({ do: "settle", settlement });
 
-const highestSignal = 64;
+const lost = settle({
+  ...failed("CONTAINER_LOST", "the container was removed behind the daemon", actors.external),
+  containerId: "",
+});
 
-/** How a container's main command ended. Whether it died of its memory limit is judged by `judgeOom`. */
-export function exitOf(container: Container, oomKills: number, killRequested = false): Exit {
-  const code = container.exitCode;
-  const oom = judgeOom({
-    exitCode: code,
-    engineOomKilled: container.oomKilled,
-    killRequested,
-    last: { oomKills, oomEvents: oomKills },
-  });
-  const finishedAtMs = Date.parse(container.finishedAt);
-  return {
-    code,
-    signal: code > 128 && code <= 128 + highestSignal ? code - 128 : 0,
-    oomKilled: oom.mainProcessKilledByOom,
-    oomKills: Math.max(oom.oomKills, container.oomKilled ? 1 : 0),
-    finishedAtMs: Number.isNaN(finishedAtMs) ? 0 : finishedAtMs,
-  };
-}
+const replaced = settle(
+  failed("CONTAINER_LOST", "the container was replaced behind the daemon", actors.external),
+);

@@ -133,7 +133,7 @@ export function createEngineWatch(options: EngineWatchOptions): EngineWatch {
       ...identity,
       spec: { ...identity.spec, resources },
       generation: 1,
-      wanted: container.state === "running" || container.state === "paused" ? "RUNNING" : "STOPPED",
+      wanted: wantedOf(container.state),
       state: "CREATING",
       transition: {
         from: undefined,
@@ -215,6 +215,12 @@ export function createEngineWatch(options: EngineWatchOptions): EngineWatch {
   };
 }
 
+/** Of a sandbox that is rebuilt: what it is. */
+function wantedOf(state: ContainerSummary["state"]): SandboxRecord["wanted"] {
+  if (state === "paused") return "PAUSED";
+  return state === "running" ? "RUNNING" : "STOPPED";
+}
+
 /** Waits, or until the signal. */
 async function pause(ms: number, signal: AbortSignal): Promise<void> {
   await sleep(ms, undefined, { signal }).catch(() => undefined);
@@ -226,7 +232,9 @@ function differs(record: SandboxRecord, seen: ContainerSummary | undefined): boo
     case "RUNNING":
       return seen?.state !== "running" || record.wanted !== "RUNNING";
     case "PAUSED":
-      return seen?.state !== "paused" || record.wanted !== "RUNNING";
+      return seen?.state !== "paused" || record.wanted !== "PAUSED";
+    case "BACKING_OFF":
+      return seen !== undefined && seen.state !== "exited";
     case "STOPPED":
     case "FAILED":
       return seen?.state === "running" || seen?.state === "paused" || record.wanted !== "STOPPED";

@@ -2,7 +2,7 @@
 // nobody's else label, an image's included, is ever taken for ours.
 
 import { createHmac, timingSafeEqual } from "node:crypto";
-import type { SandboxRecord } from "./record.ts";
+import { completed, type SandboxRecord } from "./record.ts";
 
 export const labelPrefix = "sandboxd.";
 const hostLabel = `${labelPrefix}host`;
@@ -52,7 +52,7 @@ export function createLabelCodec(hostId: string, key: Buffer): LabelCodec {
       const expected = Buffer.from(macOf(record));
       const found = Buffer.from(mac);
       if (found.length !== expected.length || !timingSafeEqual(found, expected)) return undefined;
-      return JSON.parse(record) as Identity;
+      return completed(JSON.parse(record) as Identity);
     },
   };
 }

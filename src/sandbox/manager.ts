@@ -4,16 +4,20 @@
 import { randomBytes, randomUUID } from "node:crypto";
 import type { Config } from "../config/config.ts";
 import type { LogChunk, LogOptions, Runtime } from "../engine/runtime.ts";
-import { type Reason, SandboxdError } from "../errors.ts";
+import { invalidField, type Reason, SandboxdError } from "../errors.ts";
 import { admit, type Capacity, promised } from "./admission.ts";
+import type { Clock } from "./clock.ts";
 import { checkImage } from "./image-policy.ts";
+import { isExpired } from "./lifetime.ts";
 import { containerName, type HostFacts, liveLimits } from "./plan.ts";
 import type { Reconciler } from "./reconciler.ts";
 import {
   type Actor,
   isSettled,
+  isToLive,
   type Resources,
   type SandboxRecord,
+  type State,
   type TransitionReason,
 } from "./record.ts";
 import type { Repository } from "./repository.ts";
@@ -47,6 +51,12 @@ export interface Manager {
   start(id: string, asking: Asking): Promise<SandboxRecord>;
   stop(id: string, asking: Asking & { readonly graceMs?: number }): Promise<SandboxRecord>;
   delete(id: string, asking: Asking): Promise<void>;
+  renew(
+    id: string,
+    renewal: Asking & { readonly generation: number; readonly ttlMs?: number },
+  ): Promise<SandboxRecord>;
+  pause(id: string, asking: Asking): Promise<SandboxRecord>;
+  resume(id: string, asking: Asking): Promise<SandboxRecord>;
   update(request: UpdateRequest): Promise<SandboxRecord>;
   logs(id: string, options: LogOptions): AsyncIterable<LogChunk>;
 }
@@ -59,6 +69,9 @@ export interface ManagerOptions {
   readonly capacity: Capacity;
   /** @throws SandboxdError ENGINE_UNAVAILABLE while the engine cannot be used. */
   readonly host: () => HostFacts;
+  /** @throws SandboxdError HOST_CORDONED or HOST_PRESSURE while the host takes no more work. */
+  readonly assertOpen: () => void;
+  readonly clock: Clock;
 }
 
 export function createManager({
@@ -68,6 +81,8 @@ export function createManager({
   config,
   capacity,
   host,
+  assertOpen,
+  clock,
 }: ManagerOptions): Manager {
   const images = [
     ...config.images.allow,
@@ -145,6 +160,24 @@ export function createManager({
     });
   }
 
+  function refuseUnless(record: SandboxRecord, states: readonly State[], done: string): void {
+    if (states.includes(record.state)) return;
+    throw new SandboxdError(
+      "INVALID_STATE",
+      `sandbox "${record.id}" is ${record.state}; it cannot be ${done}`,
+      { metadata: { state: record.state } },
+    );
+  }
+
+  /** What its lifetime has ended would be ended again at once. */
+  function refuseIfExpired(record: SandboxRecord): void {
+    if (!isExpired(record, clock.nowMs())) return;
+    throw new SandboxdError("INVALID_STATE", `the lifetime of sandbox "${record.id}" is over`, {
+      hint: "renew it first with RenewSandbox; max_lifetime cannot be renewed",
+      metadata: { state: record.state },
+    });
+  }
+
   return {
     get,
     async create({ id: asked, tenant, spec: request, wait, actor, signal }) {
@@ -170,10 +203,13 @@ export function createManager({
       const spec = effectiveSpec(request, config);
       checkImage(spec.image, images);
       host();
+      assertOpen();
       checkBlockIo(spec.resources);
       admit(spec.resources, promised(repository.all()), capacity);
       const id = asked || `sb-${randomBytes(8).toString("hex")}`;
       const timeMs = Date.now();
+      const acceptedAtMs = clock.nowMs();
+      const { ttlMs } = spec.lifetime;
       const record = repository.insert((transaction) => {
         const uid = transaction.uidOf(tenant, config.tenants.uidRange);
         if (uid === undefined) {
@@ -194,6 +230,8 @@ export function createManager({
           requestHash,
           generation: 1,
           createdAtMs: timeMs,
+          acceptedAtMs,
+          ...(ttlMs === undefined ? {} : { expiresAtMs: acceptedAtMs + ttlMs }),
           wanted: "RUNNING",
           state: "PENDING",
           transition: {
@@ -219,12 +257,24 @@ export function createManager({
     async start(id, { actor, signal }) {
       const record = get(id);
       refuseIfGoing(record);
-      if (record.wanted === "RUNNING") return rested(id, record.instance, signal);
+      if (record.wanted === "RUNNING" && record.state !== "BACKING_OFF") {
+        return rested(id, record.instance, signal);
+      }
       host();
+      assertOpen();
+      refuseIfExpired(record);
       if (!isSettled(record)) await rested(id, record.instance, signal);
       const current = get(id);
       refuseIfGoing(current);
-      if (current.wanted === "RUNNING") return rested(id, current.instance, signal);
+      if (current.wanted === "RUNNING" && current.state !== "BACKING_OFF") {
+        return rested(id, current.instance, signal);
+      }
+      if (current.wanted === "PAUSED") {
+        throw new SandboxdError("INVALID_STATE", `sandbox "${id}" is paused`, {
+          hint: "let it go on with ResumeSandbox",
+          metadata: { state: current.state },
+        });
+      }
       admit(current.spec.resources, promised(repository.all(), id), capacity);
       const pending = moved(current, {
         state: "PENDING",
@@ -241,7 +291,7 @@ export function createManager({
     async stop(id, { actor, graceMs, signal }) {
       const record = get(id);
       refuseIfGoing(record);
-      if (record.wanted === "RUNNING") {
+      if (isToLive(record)) {
         const stopping = moved(record, {
           state: "STOPPING",
           reason: "REQUESTED",
@@ -280,6 +330,50 @@ export function createManager({
       await intent;
     },
 
+    async renew(id, { generation, ttlMs, signal }) {
+      signal?.throwIfAborted();
+      const record = get(id);
+      refuseIfGoing(record);
+      checkGeneration(record, generation);
+      const spanMs = ttlMs ?? record.spec.lifetime.ttlMs;
+      if (spanMs === undefined) {
+        throw invalidField("ttl", "required: the sandbox's own lifetime has none");
+      }
+      const { warnedOfMs: _, ...rest } = record;
+      const renewed = { ...rest, expiresAtMs: clock.nowMs() + spanMs, generation: record.generation + 1 };
+      repository.put(renewed, "SANDBOX_RENEWED");
+      return kept(renewed);
+    },
+
+    async pause(id, { actor, signal }) {
+      const record = get(id);
+      refuseIfGoing(record);
+      if (record.wanted === "PAUSED" && record.state !== "PAUSING") return kept(record);
+      if (record.wanted !== "PAUSED") {
+        refuseUnless(record, ["RUNNING", "RESUMING", "PAUSED"], "paused");
+        const why = { reason: "REQUESTED", message: "asked to pause", actor } as const;
+        const pausing = moved(record, { state: "PAUSING", wanted: "PAUSED", ...why });
+        repository.put({ ...pausing, generation: record.generation + 1 }, "SANDBOX_STATE_CHANGED");
+        reconciler.kick(id);
+      }
+      return rested(id, record.instance, signal);
+    },
+
+    async resume(id, { actor, signal }) {
+      const record = get(id);
+      refuseIfGoing(record);
+      if (record.wanted === "RUNNING" && record.state === "RUNNING") return kept(record);
+      if (record.state !== "RESUMING") {
+        refuseUnless(record, ["PAUSED", "PAUSING"], "resumed");
+        refuseIfExpired(record);
+        const why = { reason: "REQUESTED", message: "asked to resume", actor } as const;
+        const resuming = moved(record, { state: "RESUMING", wanted: "RUNNING", ...why });
+        repository.put({ ...resuming, generation: record.generation + 1 }, "SANDBOX_STATE_CHANGED");
+        reconciler.kick(id);
+      }
+      return rested(id, record.instance, signal);
+    },
+
     async update({ id, resources: change, labels, generation, signal }) {
       get(id);
       if (labels !== undefined) checkLabels(labels, "labels");
@@ -288,7 +382,7 @@ export function createManager({
         refuseIfGoing(record);
         checkGeneration(record, generation);
         const resources = changedResources(record.spec.resources, change, config);
-        if (record.wanted === "RUNNING") admit(resources, promised(repository.all(), id), capacity);
+        if (isToLive(record)) admit(resources, promised(repository.all(), id), capacity);
         if (Object.keys(change).length > 0) {
           const container = await runtime.inspect(
             containerName(host().hostId, id),

@@ -36,7 +36,7 @@ export function planOf(record: SandboxRecord, host: HostFacts, labels: LabelCode
     gid: record.uid,
     hostname: record.id,
     cgroupParent: host.cgroupParent,
-    stopSignal: "SIGTERM",
+    stopSignal: spec.stopSignal,
     stopGraceSeconds: Math.ceil(spec.stopGraceMs / 1_000),
     limits: {
       ...liveLimits(resources),

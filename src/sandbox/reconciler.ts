@@ -4,12 +4,16 @@
 import type { CgroupPaths } from "../engine/cgroup-path.ts";
 import type { Container, EngineEvent, Runtime } from "../engine/runtime.ts";
 import { messageOf, SandboxdError } from "../errors.ts";
+import type { WindowSummary } from "../monitor/window.ts";
 import type { Log } from "../observe/log.ts";
+import type { Clock } from "./clock.ts";
 import { type Action, decide, type Observed, type Settlement } from "./decide.ts";
+import { reportOf } from "./exit-report.ts";
 import type { LabelCodec } from "./labels.ts";
+import { expiryOf } from "./lifetime.ts";
 import { containerName, type HostFacts } from "./plan.ts";
 import { createQueues } from "./queue.ts";
-import type { SandboxRecord } from "./record.ts";
+import type { Health, SandboxRecord, TransitionReason } from "./record.ts";
 import type { Repository } from "./repository.ts";
 import { createStarter } from "./starter.ts";
 import { cameToRun, moved } from "./transition.ts";
@@ -23,6 +27,18 @@ export interface Watch {
   ended(id: string): void;
   /** Out-of-memory kills counted in its cgroup since its start. */
   oomKills(id: string): number;
+  /** What is seen of its processes, in words; undefined if nothing can be seen. */
+  evidence(id: string): string | undefined;
+  /** What the retained samples of its run say. */
+  summary(id: string): WindowSummary | undefined;
+}
+
+/** What is seen of a running sandbox besides its container. */
+export interface Vitals {
+  /** Since when it did nothing. Steady time; undefined while that does not matter or is not known. */
+  idleSinceMs(id: string): number | undefined;
+  /** What its health check says; undefined without one. */
+  health(id: string): Health | undefined;
 }
 
 export interface ReconcilerOptions {
@@ -33,6 +49,10 @@ export interface ReconcilerOptions {
   readonly host: () => HostFacts | undefined;
   readonly bootId: string;
   readonly watch: Watch;
+  readonly vitals: Vitals;
+  readonly clock: Clock;
+  /** Whether the engine is known not to be usable now: then it is not asked, and the next list wakes those who wait. */
+  readonly isEngineAway: () => boolean;
   /** Whether this instance's deletion was confirmed once. */
   readonly isDeleted: (instance: string) => boolean;
   readonly pullImages: boolean;
@@ -54,16 +74,23 @@ export interface Reconciler {
 
 /** A step that decides nothing new this often in a row is a defect, not work. */
 const mostSteps = 20;
-const retryDelayMs = 2_000;
+/** Wait before a step that failed is tried again: the first time, and the most. */
+const firstRetryMs = 1_000;
+const mostRetryMs = 30_000;
+
+/** Reasons by which a rule, not a caller or the sandbox itself, changes what is wanted. */
+const decided: ReadonlySet<TransitionReason> = new Set(["EXPIRED", "IDLE", "MAX_LIFETIME", "UNHEALTHY"]);
 
 /** Of the engine's events, those after which a container may be in another state than before. */
 const tellingActions = new Set(["start", "die", "pause", "unpause", "destroy", "rename", "update"]);
 
 export function createReconciler(options: ReconcilerOptions): Reconciler {
-  const { runtime, repository, labels, bootId, watch, log } = options;
+  const { runtime, repository, labels, bootId, watch, vitals, clock, log } = options;
   const queues = createQueues();
   const kicked = new Set<string>();
   const retries = new Map<string, NodeJS.Timeout>();
+  /** Failures in a row, by sandbox. */
+  const failures = new Map<string, number>();
   /** Containers that this daemon is doing something to, and those that someone else sent a signal. */
   const ours = new Set<string>();
   const touched = new Set<string>();
@@ -83,13 +110,18 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     retries.delete(id);
     void queues.run(id, async () => {
       kicked.delete(id);
+      if (options.isEngineAway()) return;
       try {
         await reconcile(id, fresh);
+        failures.delete(id);
       } catch (error) {
         if (closed) return;
         const reason = error instanceof SandboxdError ? error.reason : undefined;
-        log.warn({ sandbox: id, reason, err: messageOf(error) }, "step failed; will look again");
-        retries.set(id, setTimeout(() => kick(id), retryDelayMs).unref());
+        const count = failures.get(id) ?? 0;
+        const delayMs = Math.min(mostRetryMs, firstRetryMs * 2 ** count);
+        failures.set(id, count + 1);
+        log.warn({ sandbox: id, reason, err: messageOf(error), delayMs }, "step failed; will look again");
+        retries.set(id, setTimeout(() => kick(id), delayMs).unref());
       }
     });
   }
@@ -100,9 +132,9 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
       const record = repository.get(id);
       if (record === undefined) return;
       observed ??= await observe(record);
-      const action = decide(record, observed, bootId);
+      const action = decide(record, observed, { bootId, nowMs: clock.nowMs() });
       if (action.do === "nothing") return;
-      observed = await act(record, action);
+      observed = await act(record, action, observed);
       if (action.do === "forget") return;
     }
     if (!closed) throw new Error(`no rest after ${mostSteps} steps`);
@@ -128,6 +160,8 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
       container,
       oomKills: watch.oomKills(record.id),
       touchedExternally,
+      ...known("idleSinceMs", vitals.idleSinceMs(record.id)),
+      ...known("health", vitals.health(record.id)),
       ...(failure === undefined ? {} : { initFailure: failure }),
     };
   }
@@ -143,7 +177,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
   }
 
   /** Does one step. What it returns is what was seen by doing it; undefined: look again. */
-  async function act(record: SandboxRecord, action: Action): Promise<Observed | undefined> {
+  async function act(record: SandboxRecord, action: Action, seen: Observed): Promise<Observed | undefined> {
     switch (action.do) {
       case "nothing":
         return undefined;
@@ -156,12 +190,18 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
       case "verify":
         await starter.verify(record, action.container, cameToRun(record));
         return undefined;
+      case "pause":
+        await repository.durable();
+        await byUs(action.containerId, () => runtime.pause(action.containerId));
+        return undefined;
+      case "resume":
+        await repository.durable();
+        await byUs(action.containerId, () => runtime.resume(action.containerId));
+        return undefined;
       case "stop":
         if (action.settle !== undefined) settle(record, action.settle);
         await repository.durable();
-        await byUs(action.containerId, () =>
-          runtime.stop(action.containerId, Math.ceil(record.stopGraceMs / 1_000)),
-        );
+        await stop(record.id, action.containerId, Math.ceil(record.stopGraceMs / 1_000));
         return undefined;
       case "remove":
         await repository.durable();
@@ -179,8 +219,14 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
         );
         return undefined;
       case "settle":
-        settle(record, action.settlement);
+        settle(record, await withReport(record, action.settlement, seen));
         return undefined;
+      case "warn":
+        repository.put({ ...record, warnedOfMs: expiryOf(record) }, "SANDBOX_EXPIRING");
+        return seen;
+      case "note":
+        repository.put({ ...record, health: action.health }, "SANDBOX_HEALTH_CHANGED");
+        return seen;
     }
   }
 
@@ -190,8 +236,39 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     return host;
   }
 
+  /** A stop that the kernel does not carry out is told once, with what is seen of it, and tried again. */
+  async function stop(id: string, containerId: string, graceSeconds: number): Promise<void> {
+    try {
+      await byUs(containerId, () => runtime.stop(containerId, graceSeconds));
+    } catch (error) {
+      const isStuck =
+        error instanceof SandboxdError &&
+        (error.reason === "ENGINE_TIMEOUT" || error.reason === "ENGINE_FAILED") &&
+        !options.isEngineAway();
+      const record = repository.get(id);
+      if (isStuck && record !== undefined && record.stuck === undefined) {
+        const evidence = watch.evidence(id) ?? messageOf(error);
+        repository.put({ ...record, stuck: { sinceMs: Date.now(), evidence } }, "SANDBOX_STUCK");
+      }
+      throw error;
+    }
+  }
+
+  /** Of a run that is told as ended, also what its samples and its output say. */
+  async function withReport(
+    record: SandboxRecord,
+    settlement: Settlement,
+    seen: Observed,
+  ): Promise<Settlement> {
+    if (settlement.exit === undefined || seen.kind !== "present") return settlement;
+    const report = await reportOf(runtime, seen.container, watch.summary(record.id), log);
+    return { ...settlement, exit: { ...settlement.exit, report } };
+  }
+
   function settle(record: SandboxRecord, settlement: Settlement): SandboxRecord {
-    const next = moved(record, settlement);
+    const to = moved(record, settlement);
+    const isDecided = decided.has(settlement.reason) && to.wanted !== record.wanted;
+    const next = isDecided ? { ...to, generation: record.generation + 1 } : to;
     if (settlement.state !== "RUNNING" && settlement.state !== "PAUSED") watch.ended(record.id);
     if (settlement.endedRun !== undefined) touched.delete(next.containerId);
     repository.put(next, "SANDBOX_STATE_CHANGED");
@@ -230,4 +307,8 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
       retries.clear();
     },
   };
+}
+
+function known<K extends string, V>(name: K, value: V | undefined): { readonly [P in K]?: V } {
+  return value === undefined ? {} : ({ [name]: value } as { [P in K]: V });
 }

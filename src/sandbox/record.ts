@@ -5,7 +5,10 @@ export type State =
   | "PULLING"
   | "CREATING"
   | "RUNNING"
+  | "BACKING_OFF"
+  | "PAUSING"
   | "PAUSED"
+  | "RESUMING"
   | "STOPPING"
   | "STOPPED"
   | "FAILED"
@@ -30,7 +33,14 @@ export type TransitionReason =
   | "CONTAINER_LOST"
   | "HOST_REBOOT"
   | "EXTERNAL"
-  | "ADOPTED";
+  | "ADOPTED"
+  | "EXPIRED"
+  | "IDLE"
+  | "MAX_LIFETIME"
+  | "UNHEALTHY"
+  | "EVICTED"
+  | "DRAINED"
+  | "RETIRED";
 
 export interface Actor {
   readonly kind: "CALLER" | "POLICY" | "EXTERNAL" | "HOST" | "SANDBOX";
@@ -75,6 +85,45 @@ export interface Resources {
   readonly blockIo?: BlockIo;
 }
 
+/** When a sandbox ends by itself. */
+export interface Lifetime {
+  readonly ttlMs?: number;
+  readonly maxLifetimeMs?: number;
+  readonly idleTimeoutMs?: number;
+  readonly idleCpuMillis: number;
+  readonly onExpiry: "DELETE" | "STOP" | "PAUSE";
+  readonly warningMs: number;
+}
+
+/** Whether its main command is started again after it ended. */
+export interface RestartPolicy {
+  readonly mode: "NEVER" | "ON_FAILURE" | "UNLESS_STOPPED";
+  readonly delayMs: number;
+  readonly maxDelayMs: number;
+  readonly maxAttempts: number;
+  readonly windowMs: number;
+  readonly resetAfterMs: number;
+}
+
+export type Probe =
+  | { readonly kind: "exec"; readonly command: readonly string[] }
+  | { readonly kind: "tcp"; readonly port: number }
+  | { readonly kind: "http"; readonly port: number; readonly path: string };
+
+/** How it is found out whether it works. */
+export interface HealthCheck {
+  readonly probe: Probe;
+  readonly intervalMs: number;
+  readonly timeoutMs: number;
+  readonly startPeriodMs: number;
+  readonly retries: number;
+  readonly onUnhealthy: "REPORT" | "RESTART" | "STOP";
+}
+
+/** What the main command is sent first when it is to stop. */
+export const stopSignals = ["SIGHUP", "SIGINT", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGTERM"] as const;
+export type StopSignal = (typeof stopSignals)[number];
+
 /** The effective spec: a request laid over its template and the host's defaults. */
 export interface Spec {
   readonly template: string;
@@ -87,7 +136,28 @@ export interface Spec {
   readonly resources: Resources;
   readonly networkMode: "NONE";
   readonly stopGraceMs: number;
+  readonly stopSignal: StopSignal;
+  readonly lifetime: Lifetime;
+  readonly restart: RestartPolicy;
+  readonly healthCheck?: HealthCheck;
+  /** Under pressure lower ones go before higher ones. */
+  readonly priority: number;
 }
+
+/** What specs of releases before these fields were there mean. */
+export const earlierSpec = {
+  stopSignal: "SIGTERM",
+  lifetime: { idleCpuMillis: 10, onExpiry: "DELETE", warningMs: 60_000 },
+  restart: {
+    mode: "NEVER",
+    delayMs: 5_000,
+    maxDelayMs: 300_000,
+    maxAttempts: 3,
+    windowMs: 600_000,
+    resetAfterMs: 600_000,
+  },
+  priority: 0,
+} as const satisfies Partial<Spec>;
 
 export interface Exit {
   readonly code: number;
@@ -95,6 +165,41 @@ export interface Exit {
   readonly oomKilled: boolean;
   readonly oomKills: number;
   readonly finishedAtMs: number;
+  /** What its samples and its log told of the run. Absent in records of earlier releases. */
+  readonly report?: ExitReport;
+}
+
+export interface ExitReport {
+  readonly ageMs: number;
+  readonly maxMemoryBytes: number;
+  readonly memoryLimitHits: number;
+  /** Bounds: 0 to 1. */
+  readonly throttledShare: number;
+  readonly pidsRefused: number;
+  readonly logTail: readonly string[];
+}
+
+export interface Restarts {
+  /** By policy, since the acceptance. */
+  readonly count: number;
+  /** When those that count against the policy's bound happened. Steady time. */
+  readonly recentMs: readonly number[];
+  /** When the next start is due. Steady time. */
+  readonly nextAtMs?: number;
+}
+
+export interface Health {
+  readonly state: "STARTING" | "HEALTHY" | "UNHEALTHY";
+  readonly failures: number;
+  readonly message: string;
+  /** When the last probe ended, by the wall clock. */
+  readonly timeMs?: number;
+}
+
+export interface Stuck {
+  /** By the wall clock. */
+  readonly sinceMs: number;
+  readonly evidence: string;
 }
 
 export interface SandboxRecord {
@@ -108,7 +213,9 @@ export interface SandboxRecord {
   readonly requestHash: string;
   readonly generation: number;
   readonly createdAtMs: number;
-  readonly wanted: "RUNNING" | "STOPPED" | "DELETED";
+  /** As createdAtMs, in steady time: see `clock.ts`. Absent in records of earlier releases. */
+  readonly acceptedAtMs?: number;
+  readonly wanted: "RUNNING" | "PAUSED" | "STOPPED" | "DELETED";
   readonly state: State;
   readonly transition: Transition;
   readonly stopGraceMs: number;
@@ -120,20 +227,41 @@ export interface SandboxRecord {
   /** The boot of the machine in which the sandbox was last seen running. */
   readonly bootId: string;
   readonly startedAtMs?: number;
+  /** As startedAtMs, in steady time. */
+  readonly ranSinceMs?: number;
   readonly exit?: Exit;
+  /** When its lease ends. Steady time. */
+  readonly expiresAtMs?: number;
+  /** The `expiresAtMs` of which a warning was told. */
+  readonly warnedOfMs?: number;
+  readonly restarts?: Restarts;
+  readonly health?: Health;
+  readonly stuck?: Stuck;
 }
 
 /** Whether its request counts against the host. */
 export function holdsCapacity(record: SandboxRecord): boolean {
-  return record.wanted === "RUNNING" || (record.state !== "STOPPED" && record.state !== "FAILED");
+  return isToLive(record) || (record.state !== "STOPPED" && record.state !== "FAILED");
 }
 
-/** Whether nothing more happens to it by itself. */
+/** A record of this release from one of any release. */
+export function completed<T extends Pick<SandboxRecord, "spec">>(record: T): T {
+  return { ...record, spec: { ...earlierSpec, ...record.spec } };
+}
+
+/** Whether it is to have a container with processes in it. */
+export function isToLive({ wanted }: SandboxRecord): boolean {
+  return wanted === "RUNNING" || wanted === "PAUSED";
+}
+
+/** Whether nobody need wait for what happens next: it is as wanted, or as near to that as it will be for a while. */
 export function isSettled(record: SandboxRecord): boolean {
   switch (record.state) {
     case "RUNNING":
-    case "PAUSED":
+    case "BACKING_OFF":
       return record.wanted === "RUNNING";
+    case "PAUSED":
+      return record.wanted === "PAUSED";
     case "STOPPED":
     case "FAILED":
       return record.wanted === "STOPPED";

@@ -2,7 +2,7 @@
 // tells it, and those who wait for a sandbox are told after the commit. What was committed is on disk a moment later.
 
 import type { Store, Transaction } from "../store/store.ts";
-import type { SandboxRecord } from "./record.ts";
+import { type Actor, completed, type SandboxRecord } from "./record.ts";
 
 /** Kinds of events of a sandbox; mirrors `sandboxd.v1.EventType`. */
 export type SandboxEventType =
@@ -10,7 +10,11 @@ export type SandboxEventType =
   | "SANDBOX_STATE_CHANGED"
   | "SANDBOX_UPDATED"
   | "SANDBOX_DELETED"
-  | "SANDBOX_OOM";
+  | "SANDBOX_OOM"
+  | "SANDBOX_EXPIRING"
+  | "SANDBOX_RENEWED"
+  | "SANDBOX_HEALTH_CHANGED"
+  | "SANDBOX_STUCK";
 
 /** Kinds of host conditions; mirrors `sandboxd.v1.HostConditionType`. */
 export const conditionTypes = [
@@ -20,6 +24,12 @@ export const conditionTypes = [
   "ENGINE_UNRESPONSIVE",
   "CGROUP_UNSUPPORTED",
   "STATE_UNWRITABLE",
+  "MEMORY_PRESSURE",
+  "DISK_PRESSURE",
+  "INODE_PRESSURE",
+  "PID_PRESSURE",
+  "STALLED",
+  "CLOCK_CHANGED",
 ] as const;
 
 export type ConditionType = (typeof conditionTypes)[number];
@@ -32,10 +42,31 @@ export interface ConditionFacts {
   readonly timeMs: number;
 }
 
+/** Whether operators and schedulers want new sandboxes on this host, and what they do to those that are there. */
+export interface Schedule {
+  readonly schedulable: boolean;
+  readonly reason: string;
+  readonly actor?: Actor;
+  /** By the wall clock. */
+  readonly timeMs?: number;
+  readonly drain?: DrainPlan;
+}
+
+export interface DrainPlan {
+  readonly policy: "STOP" | "WAIT";
+  /** Steady time. */
+  readonly deadlineMs: number;
+}
+
 /** The document of an event. */
 export type EventDocument =
   | { readonly type: SandboxEventType; readonly sandbox: SandboxRecord }
-  | { readonly type: "HOST_CONDITION_CHANGED"; readonly condition: ConditionFacts };
+  | { readonly type: "HOST_CONDITION_CHANGED"; readonly condition: ConditionFacts }
+  | { readonly type: "HOST_SCHEDULE_CHANGED"; readonly schedule: Schedule & { readonly remaining: number } };
+
+type SandboxEvent = Extract<EventDocument, { readonly sandbox: SandboxRecord }>;
+
+export const isOfSandbox = (document: EventDocument): document is SandboxEvent => "sandbox" in document;
 
 export interface Repository {
   get(id: string): SandboxRecord | undefined;
@@ -63,7 +94,7 @@ export interface Repository {
 export function createRepository(store: Store): Repository {
   const records = new Map<string, SandboxRecord>();
   for (const document of store.sandboxDocuments()) {
-    const record = JSON.parse(document) as SandboxRecord;
+    const record = completed(JSON.parse(document) as SandboxRecord);
     records.set(record.id, record);
   }
   const waiters = new Map<string, Set<() => void>>();

@@ -4,10 +4,11 @@
 import { createHash } from "node:crypto";
 import type { Config } from "../config/config.ts";
 import { type FieldViolation, SandboxdError } from "../errors.ts";
+import { effectiveLife, type LifeRequest, lifeViolations } from "./life-spec.ts";
 import type { Resources, Spec } from "./record.ts";
 
 /** What a caller asks; empty and absent mean "the template's". */
-export interface SpecRequest {
+export interface SpecRequest extends LifeRequest {
   readonly template: string;
   readonly image: string;
   readonly command: readonly string[];
@@ -55,8 +56,13 @@ export function effectiveSpec(request: SpecRequest, rules: Rules): Spec {
     resources: effectiveResources(request.resources, template?.resources ?? {}, rules),
     networkMode: "NONE",
     stopGraceMs: request.stopGraceMs ?? template?.stopGraceMs ?? defaultStopGraceMs,
+    ...effectiveLife(request, template === undefined ? {} : lifeOfTemplate(template)),
   };
-  throwIfAny([...specViolations(spec), ...resourceViolations(spec.resources, rules.limits)]);
+  throwIfAny([
+    ...specViolations(spec),
+    ...lifeViolations(spec),
+    ...resourceViolations(spec.resources, rules.limits),
+  ]);
   return spec;
 }
 
@@ -94,6 +100,47 @@ export function hashOfRequest(tenant: string, request: SpecRequest): string {
   );
   return createHash("sha256").update(canonical).digest("hex");
 }
+
+/** A template's keys as a request would say them. */
+function lifeOfTemplate({ lifetime, restart, healthCheck, priority, stopSignal }: Template): LifeRequest {
+  const { mode, ...delays } = restart;
+  const { onExpiry, ...times } = lifetime;
+  const { exec, tcpPort, httpPort, httpPath, onUnhealthy, ...pace } = healthCheck;
+  const probe =
+    exec !== undefined
+      ? ({ kind: "exec", command: exec } as const)
+      : tcpPort !== undefined
+        ? ({ kind: "tcp", port: tcpPort } as const)
+        : httpPort !== undefined
+          ? ({ kind: "http", port: httpPort, path: httpPath } as const)
+          : undefined;
+  return {
+    lifetime: { ...defined(times), ...(onExpiry === undefined ? {} : { onExpiry: upper(onExpiry) }) },
+    restart: { ...defined(delays), ...(mode === undefined ? {} : { mode: upper(mode) }) },
+    ...(probe === undefined
+      ? {}
+      : {
+          healthCheck: {
+            probe,
+            ...defined(pace),
+            ...(onUnhealthy === undefined ? {} : { onUnhealthy: upper(onUnhealthy) }),
+          },
+        }),
+    ...(priority === undefined ? {} : { priority }),
+    ...(stopSignal === undefined ? {} : { stopSignal }),
+  };
+}
+
+type Upper<Word extends string> = Word extends `${infer Head}-${infer Tail}`
+  ? `${Uppercase<Head>}_${Upper<Tail>}`
+  : Uppercase<Word>;
+
+/** The contract's word for one of the configuration: "on-failure" is ON_FAILURE. */
+function upper<Word extends string>(word: Word): Upper<Word> {
+  return word.toUpperCase().replaceAll("-", "_") as Upper<Word>;
+}
+
+type Template = Config["templates"][string];
 
 type TemplateResources = Config["templates"][string]["resources"];
 

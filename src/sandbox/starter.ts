@@ -3,16 +3,23 @@
 import type { Container, Image, Runtime } from "../engine/runtime.ts";
 import { messageOf, SandboxdError } from "../errors.ts";
 import type { Log } from "../observe/log.ts";
-import { failed, type Settlement } from "./decide.ts";
+import type { Clock } from "./clock.ts";
+import type { Settlement } from "./decide.ts";
+import { failed } from "./ending.ts";
 import { type LabelCodec, labelPrefix } from "./labels.ts";
 import { type HostFacts, planOf } from "./plan.ts";
 import { createSlots } from "./queue.ts";
 import type { Watch } from "./reconciler.ts";
-import { actors, type SandboxRecord } from "./record.ts";
+import { actors, type Health, type SandboxRecord } from "./record.ts";
 import type { Repository } from "./repository.ts";
+import { underPolicy } from "./restart.ts";
 import { failureReason, moved, progress, starting, type Why } from "./transition.ts";
 
+/** Of a sandbox that was just started. */
+const untested: Health = { state: "STARTING", failures: 0, message: "not tried yet" };
+
 export interface StarterOptions {
+  readonly clock: Clock;
   readonly runtime: Runtime;
   readonly repository: Repository;
   readonly labels: LabelCodec;
@@ -128,6 +135,12 @@ export function createStarter(options: StarterOptions): Starter {
         ...moved(record, { state: "RUNNING", ...why, containerId }),
         bootId: options.bootId,
         startedAtMs,
+        // a pause interrupts a run, and does not end it
+        ...(record.state === "PAUSED" || record.state === "RESUMING"
+          ? {}
+          : { ranSinceMs: options.clock.nowMs() }),
+        wanted: "RUNNING",
+        ...(record.spec.healthCheck === undefined ? {} : { health: untested }),
       },
       "SANDBOX_STATE_CHANGED",
     );
@@ -152,7 +165,9 @@ export function createStarter(options: StarterOptions): Starter {
       if (unusable !== undefined) await byUs(unusable, () => runtime.remove(unusable));
       const now = repository.get(id);
       if (now?.wanted !== "RUNNING") return;
-      settle(now, { ...failed(reason, messageOf(error), actors.policy), containerId: "" });
+      const end = { ...failed(reason, messageOf(error), actors.policy), containerId: "" };
+      // the first start is its caller's to try again
+      settle(now, now.restarts === undefined ? end : underPolicy(now, end, options.clock.nowMs()));
     }
   }
 

@@ -21,10 +21,14 @@ export const starting = (message: string): Settlement => ({
 });
 
 /** Why a container is found running that this daemon did not start just now. */
-export function cameToRun({ state }: SandboxRecord): Why {
+export function cameToRun({ state, transition }: SandboxRecord): Why {
   switch (state) {
     case "PAUSED":
       return { reason: "EXTERNAL", message: "unpaused behind the daemon", actor: actors.external };
+    case "RESUMING":
+      return { reason: "REQUESTED", message: "resumed as asked", actor: transition.actor };
+    case "BACKING_OFF":
+      return { reason: "EXTERNAL", message: "started behind the daemon", actor: actors.external };
     case "RUNNING":
       return { reason: "ADOPTED", message: "found running after a reboot", actor: actors.host };
     default:
@@ -32,24 +36,32 @@ export function cameToRun({ state }: SandboxRecord): Why {
   }
 }
 
+/** States in which there are processes whose health means something. */
+const liveStates: ReadonlySet<State> = new Set(["RUNNING", "PAUSING", "PAUSED", "RESUMING"]);
+
 /** The record after a transition. */
 export function moved(record: SandboxRecord, to: Settlement): SandboxRecord {
-  const transition = {
-    from: record.state as State | undefined,
-    to: to.state,
-    reason: to.reason,
-    message: to.message,
-    actor: to.actor,
-    timeMs: Date.now(),
-  };
+  const { health, stuck: _, ...kept } = record;
+  const { nextAtMs: __, ...restarts } = to.restarts ?? record.restarts ?? { count: 0, recentMs: [] };
   return {
-    ...record,
+    ...kept,
     state: to.state,
-    transition,
+    transition: {
+      from: record.state,
+      to: to.state,
+      reason: to.reason,
+      message: to.message,
+      actor: to.actor,
+      timeMs: Date.now(),
+    },
     wanted: to.wanted ?? record.wanted,
     containerId: to.containerId ?? record.containerId,
     endedRun: to.endedRun ?? record.endedRun,
     ...(to.exit === undefined ? {} : { exit: to.exit }),
+    ...(health !== undefined && liveStates.has(to.state) ? { health } : {}),
+    ...(restarts.count === 0
+      ? {}
+      : { restarts: to.state === "BACKING_OFF" ? (to.restarts ?? restarts) : restarts }),
   };
 }
 

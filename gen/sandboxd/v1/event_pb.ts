@@ -6,7 +6,7 @@ import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2"
 import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
-import type { HostCondition } from "./host_pb.ts";
+import type { HostCondition, HostSchedule } from "./host_pb.ts";
 import { file_sandboxd_v1_host } from "./host_pb.ts";
 import type { Sandbox } from "./sandbox_pb.ts";
 import { file_sandboxd_v1_sandbox } from "./sandbox_pb.ts";
@@ -16,7 +16,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file sandboxd/v1/event.proto.
  */
 export const file_sandboxd_v1_event: GenFile = /*@__PURE__*/
-  fileDesc("ChdzYW5kYm94ZC92MS9ldmVudC5wcm90bxILc2FuZGJveGQudjEi4wEKBUV2ZW50EhAKCHNlcXVlbmNlGAEgASgDEigKBHRpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiQKBHR5cGUYAyABKA4yFi5zYW5kYm94ZC52MS5FdmVudFR5cGUSEgoKc2FuZGJveF9pZBgEIAEoCRIOCgZ0ZW5hbnQYBSABKAkSJQoHc2FuZGJveBgGIAEoCzIULnNhbmRib3hkLnYxLlNhbmRib3gSLQoJY29uZGl0aW9uGAcgASgLMhouc2FuZGJveGQudjEuSG9zdENvbmRpdGlvbirwAQoJRXZlbnRUeXBlEhoKFkVWRU5UX1RZUEVfVU5TUEVDSUZJRUQQABIeChpFVkVOVF9UWVBFX1NBTkRCT1hfQ1JFQVRFRBABEiQKIEVWRU5UX1RZUEVfU0FOREJPWF9TVEFURV9DSEFOR0VEEAISHgoaRVZFTlRfVFlQRV9TQU5EQk9YX1VQREFURUQQAxIeChpFVkVOVF9UWVBFX1NBTkRCT1hfREVMRVRFRBAEEhoKFkVWRU5UX1RZUEVfU0FOREJPWF9PT00QBRIlCiFFVkVOVF9UWVBFX0hPU1RfQ09ORElUSU9OX0NIQU5HRUQQFGIGcHJvdG8z", [file_google_protobuf_timestamp, file_sandboxd_v1_host, file_sandboxd_v1_sandbox]);
+  fileDesc("ChdzYW5kYm94ZC92MS9ldmVudC5wcm90bxILc2FuZGJveGQudjEikAIKBUV2ZW50EhAKCHNlcXVlbmNlGAEgASgDEigKBHRpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiQKBHR5cGUYAyABKA4yFi5zYW5kYm94ZC52MS5FdmVudFR5cGUSEgoKc2FuZGJveF9pZBgEIAEoCRIOCgZ0ZW5hbnQYBSABKAkSJQoHc2FuZGJveBgGIAEoCzIULnNhbmRib3hkLnYxLlNhbmRib3gSLQoJY29uZGl0aW9uGAcgASgLMhouc2FuZGJveGQudjEuSG9zdENvbmRpdGlvbhIrCghzY2hlZHVsZRgIIAEoCzIZLnNhbmRib3hkLnYxLkhvc3RTY2hlZHVsZSqcAwoJRXZlbnRUeXBlEhoKFkVWRU5UX1RZUEVfVU5TUEVDSUZJRUQQABIeChpFVkVOVF9UWVBFX1NBTkRCT1hfQ1JFQVRFRBABEiQKIEVWRU5UX1RZUEVfU0FOREJPWF9TVEFURV9DSEFOR0VEEAISHgoaRVZFTlRfVFlQRV9TQU5EQk9YX1VQREFURUQQAxIeChpFVkVOVF9UWVBFX1NBTkRCT1hfREVMRVRFRBAEEhoKFkVWRU5UX1RZUEVfU0FOREJPWF9PT00QBRIfChtFVkVOVF9UWVBFX1NBTkRCT1hfRVhQSVJJTkcQBhIeChpFVkVOVF9UWVBFX1NBTkRCT1hfUkVORVdFRBAHEiUKIUVWRU5UX1RZUEVfU0FOREJPWF9IRUFMVEhfQ0hBTkdFRBAIEhwKGEVWRU5UX1RZUEVfU0FOREJPWF9TVFVDSxAJEiUKIUVWRU5UX1RZUEVfSE9TVF9DT05ESVRJT05fQ0hBTkdFRBAUEiQKIEVWRU5UX1RZUEVfSE9TVF9TQ0hFRFVMRV9DSEFOR0VEEBViBnByb3RvMw", [file_google_protobuf_timestamp, file_sandboxd_v1_host, file_sandboxd_v1_sandbox]);
 
 /**
  * One lifecycle fact. It was written to disk, in one transaction with the state it tells, before anyone was told.
@@ -72,6 +72,13 @@ export type Event = Message<"sandboxd.v1.Event"> & {
    * @generated from field: sandboxd.v1.HostCondition condition = 7;
    */
   condition?: HostCondition | undefined;
+
+  /**
+   * Whether the host takes new sandboxes, for HOST_SCHEDULE_CHANGED.
+   *
+   * @generated from field: sandboxd.v1.HostSchedule schedule = 8;
+   */
+  schedule?: HostSchedule | undefined;
 };
 
 /**
@@ -130,11 +137,46 @@ export enum EventType {
   SANDBOX_OOM = 5,
 
   /**
+   * A sandbox expires soon: see sandbox.status.lease. Told once for each expiry.
+   *
+   * @generated from enum value: EVENT_TYPE_SANDBOX_EXPIRING = 6;
+   */
+  SANDBOX_EXPIRING = 6,
+
+  /**
+   * A sandbox's lease was moved by RenewSandbox.
+   *
+   * @generated from enum value: EVENT_TYPE_SANDBOX_RENEWED = 7;
+   */
+  SANDBOX_RENEWED = 7,
+
+  /**
+   * A sandbox's health changed: see sandbox.status.health.
+   *
+   * @generated from enum value: EVENT_TYPE_SANDBOX_HEALTH_CHANGED = 8;
+   */
+  SANDBOX_HEALTH_CHANGED = 8,
+
+  /**
+   * A sandbox that is to stop does not, or at last did: see sandbox.status.stuck.
+   *
+   * @generated from enum value: EVENT_TYPE_SANDBOX_STUCK = 9;
+   */
+  SANDBOX_STUCK = 9,
+
+  /**
    * A condition of the host began or ended.
    *
    * @generated from enum value: EVENT_TYPE_HOST_CONDITION_CHANGED = 20;
    */
   HOST_CONDITION_CHANGED = 20,
+
+  /**
+   * The host was cordoned or opened again, or a drain began, ended or was cancelled: see schedule.
+   *
+   * @generated from enum value: EVENT_TYPE_HOST_SCHEDULE_CHANGED = 21;
+   */
+  HOST_SCHEDULE_CHANGED = 21,
 }
 
 /**

@@ -8,13 +8,15 @@ import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { ResourceAmounts } from "./resources_pb.ts";
 import { file_sandboxd_v1_resources } from "./resources_pb.ts";
+import type { Actor } from "./sandbox_pb.ts";
+import { file_sandboxd_v1_sandbox } from "./sandbox_pb.ts";
 import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file sandboxd/v1/host.proto.
  */
 export const file_sandboxd_v1_host: GenFile = /*@__PURE__*/
-  fileDesc("ChZzYW5kYm94ZC92MS9ob3N0LnByb3RvEgtzYW5kYm94ZC52MSKEBAoESG9zdBIPCgdob3N0X2lkGAEgASgJEg8KB2Jvb3RfaWQYAiABKAkSEwoLc3RhdGVfZXBvY2gYAyABKAkSFgoOZGFlbW9uX3ZlcnNpb24YBCABKAkSLQoGbGFiZWxzGAUgAygLMh0uc2FuZGJveGQudjEuSG9zdC5MYWJlbHNFbnRyeRIuCghjYXBhY2l0eRgGIAEoCzIcLnNhbmRib3hkLnYxLlJlc291cmNlQW1vdW50cxIxCgthbGxvY2F0YWJsZRgHIAEoCzIcLnNhbmRib3hkLnYxLlJlc291cmNlQW1vdW50cxIvCglhbGxvY2F0ZWQYCCABKAsyHC5zYW5kYm94ZC52MS5SZXNvdXJjZUFtb3VudHMSLAoGbGltaXRzGAkgASgLMhwuc2FuZGJveGQudjEuUmVzb3VyY2VBbW91bnRzEi4KCmNvbmRpdGlvbnMYCiADKAsyGi5zYW5kYm94ZC52MS5Ib3N0Q29uZGl0aW9uEiMKBmVuZ2luZRgLIAEoCzITLnNhbmRib3hkLnYxLkVuZ2luZRIlCgdtYWNoaW5lGAwgASgLMhQuc2FuZGJveGQudjEuTWFjaGluZRIRCglhY2NlcHRpbmcYDSABKAgaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKWAQoNSG9zdENvbmRpdGlvbhIsCgR0eXBlGAEgASgOMh4uc2FuZGJveGQudjEuSG9zdENvbmRpdGlvblR5cGUSDgoGYWN0aXZlGAIgASgIEg8KB21lc3NhZ2UYAyABKAkSDAoEaGludBgEIAEoCRIoCgR0aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCKHAQoGRW5naW5lEg8KB3ZlcnNpb24YASABKAkSEwoLYXBpX3ZlcnNpb24YAiABKAkSFgoOY2dyb3VwX3ZlcnNpb24YAyABKAUSFQoNY2dyb3VwX2RyaXZlchgEIAEoCRIWCg5zdG9yYWdlX2RyaXZlchgFIAEoCRIQCghydW50aW1lcxgGIAMoCSKAAQoHTWFjaGluZRIYChBvcGVyYXRpbmdfc3lzdGVtGAEgASgJEg4KBmtlcm5lbBgCIAEoCRIUCgxhcmNoaXRlY3R1cmUYAyABKAkSEQoJY3B1X21vZGVsGAQgASgJEgwKBGNwdXMYBSABKAUSFAoMbWVtb3J5X2J5dGVzGAYgASgDKrgCChFIb3N0Q29uZGl0aW9uVHlwZRIjCh9IT1NUX0NPTkRJVElPTl9UWVBFX1VOU1BFQ0lGSUVEEAASJQohSE9TVF9DT05ESVRJT05fVFlQRV9FTkdJTkVfQUJTRU5UEAESLAooSE9TVF9DT05ESVRJT05fVFlQRV9FTkdJTkVfQUNDRVNTX0RFTklFRBACEiYKIkhPU1RfQ09ORElUSU9OX1RZUEVfRU5HSU5FX1RPT19PTEQQAxIrCidIT1NUX0NPTkRJVElPTl9UWVBFX0VOR0lORV9VTlJFU1BPTlNJVkUQBBIqCiZIT1NUX0NPTkRJVElPTl9UWVBFX0NHUk9VUF9VTlNVUFBPUlRFRBAFEigKJEhPU1RfQ09ORElUSU9OX1RZUEVfU1RBVEVfVU5XUklUQUJMRRAGYgZwcm90bzM", [file_google_protobuf_timestamp, file_sandboxd_v1_resources]);
+  fileDesc("ChZzYW5kYm94ZC92MS9ob3N0LnByb3RvEgtzYW5kYm94ZC52MSKxBAoESG9zdBIPCgdob3N0X2lkGAEgASgJEg8KB2Jvb3RfaWQYAiABKAkSEwoLc3RhdGVfZXBvY2gYAyABKAkSFgoOZGFlbW9uX3ZlcnNpb24YBCABKAkSLQoGbGFiZWxzGAUgAygLMh0uc2FuZGJveGQudjEuSG9zdC5MYWJlbHNFbnRyeRIuCghjYXBhY2l0eRgGIAEoCzIcLnNhbmRib3hkLnYxLlJlc291cmNlQW1vdW50cxIxCgthbGxvY2F0YWJsZRgHIAEoCzIcLnNhbmRib3hkLnYxLlJlc291cmNlQW1vdW50cxIvCglhbGxvY2F0ZWQYCCABKAsyHC5zYW5kYm94ZC52MS5SZXNvdXJjZUFtb3VudHMSLAoGbGltaXRzGAkgASgLMhwuc2FuZGJveGQudjEuUmVzb3VyY2VBbW91bnRzEi4KCmNvbmRpdGlvbnMYCiADKAsyGi5zYW5kYm94ZC52MS5Ib3N0Q29uZGl0aW9uEiMKBmVuZ2luZRgLIAEoCzITLnNhbmRib3hkLnYxLkVuZ2luZRIlCgdtYWNoaW5lGAwgASgLMhQuc2FuZGJveGQudjEuTWFjaGluZRIRCglhY2NlcHRpbmcYDSABKAgSKwoIc2NoZWR1bGUYDiABKAsyGS5zYW5kYm94ZC52MS5Ib3N0U2NoZWR1bGUaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKjAQoMSG9zdFNjaGVkdWxlEhMKC3NjaGVkdWxhYmxlGAEgASgIEg4KBnJlYXNvbhgCIAEoCRIhCgVhY3RvchgDIAEoCzISLnNhbmRib3hkLnYxLkFjdG9yEigKBHRpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiEKBWRyYWluGAUgASgLMhIuc2FuZGJveGQudjEuRHJhaW4icgoFRHJhaW4SKAoGcG9saWN5GAEgASgOMhguc2FuZGJveGQudjEuRHJhaW5Qb2xpY3kSLAoIZGVhZGxpbmUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhEKCXJlbWFpbmluZxgDIAEoBSKWAQoNSG9zdENvbmRpdGlvbhIsCgR0eXBlGAEgASgOMh4uc2FuZGJveGQudjEuSG9zdENvbmRpdGlvblR5cGUSDgoGYWN0aXZlGAIgASgIEg8KB21lc3NhZ2UYAyABKAkSDAoEaGludBgEIAEoCRIoCgR0aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCKHAQoGRW5naW5lEg8KB3ZlcnNpb24YASABKAkSEwoLYXBpX3ZlcnNpb24YAiABKAkSFgoOY2dyb3VwX3ZlcnNpb24YAyABKAUSFQoNY2dyb3VwX2RyaXZlchgEIAEoCRIWCg5zdG9yYWdlX2RyaXZlchgFIAEoCRIQCghydW50aW1lcxgGIAMoCSKAAQoHTWFjaGluZRIYChBvcGVyYXRpbmdfc3lzdGVtGAEgASgJEg4KBmtlcm5lbBgCIAEoCRIUCgxhcmNoaXRlY3R1cmUYAyABKAkSEQoJY3B1X21vZGVsGAQgASgJEgwKBGNwdXMYBSABKAUSFAoMbWVtb3J5X2J5dGVzGAYgASgDKlkKC0RyYWluUG9saWN5EhwKGERSQUlOX1BPTElDWV9VTlNQRUNJRklFRBAAEhUKEURSQUlOX1BPTElDWV9TVE9QEAESFQoRRFJBSU5fUE9MSUNZX1dBSVQQAiqeBAoRSG9zdENvbmRpdGlvblR5cGUSIwofSE9TVF9DT05ESVRJT05fVFlQRV9VTlNQRUNJRklFRBAAEiUKIUhPU1RfQ09ORElUSU9OX1RZUEVfRU5HSU5FX0FCU0VOVBABEiwKKEhPU1RfQ09ORElUSU9OX1RZUEVfRU5HSU5FX0FDQ0VTU19ERU5JRUQQAhImCiJIT1NUX0NPTkRJVElPTl9UWVBFX0VOR0lORV9UT09fT0xEEAMSKwonSE9TVF9DT05ESVRJT05fVFlQRV9FTkdJTkVfVU5SRVNQT05TSVZFEAQSKgomSE9TVF9DT05ESVRJT05fVFlQRV9DR1JPVVBfVU5TVVBQT1JURUQQBRIoCiRIT1NUX0NPTkRJVElPTl9UWVBFX1NUQVRFX1VOV1JJVEFCTEUQBhInCiNIT1NUX0NPTkRJVElPTl9UWVBFX01FTU9SWV9QUkVTU1VSRRAKEiUKIUhPU1RfQ09ORElUSU9OX1RZUEVfRElTS19QUkVTU1VSRRALEiYKIkhPU1RfQ09ORElUSU9OX1RZUEVfSU5PREVfUFJFU1NVUkUQDBIkCiBIT1NUX0NPTkRJVElPTl9UWVBFX1BJRF9QUkVTU1VSRRANEh8KG0hPU1RfQ09ORElUSU9OX1RZUEVfU1RBTExFRBAOEiUKIUhPU1RfQ09ORElUSU9OX1RZUEVfQ0xPQ0tfQ0hBTkdFRBAPYgZwcm90bzM", [file_google_protobuf_timestamp, file_sandboxd_v1_resources, file_sandboxd_v1_sandbox]);
 
 /**
  * One host.
@@ -112,6 +114,13 @@ export type Host = Message<"sandboxd.v1.Host"> & {
    * @generated from field: bool accepting = 13;
    */
   accepting: boolean;
+
+  /**
+   * Whether operators and schedulers want new sandboxes here.
+   *
+   * @generated from field: sandboxd.v1.HostSchedule schedule = 14;
+   */
+  schedule?: HostSchedule | undefined;
 };
 
 /**
@@ -120,6 +129,90 @@ export type Host = Message<"sandboxd.v1.Host"> & {
  */
 export const HostSchema: GenMessage<Host> = /*@__PURE__*/
   messageDesc(file_sandboxd_v1_host, 0);
+
+/**
+ * Whether a host is to take new sandboxes. Survives restarts of the daemon and of the host.
+ *
+ * @generated from message sandboxd.v1.HostSchedule
+ */
+export type HostSchedule = Message<"sandboxd.v1.HostSchedule"> & {
+  /**
+   * False: cordoned. CreateSandbox and StartSandbox are refused; what runs goes on, restart policies included.
+   *
+   * @generated from field: bool schedulable = 1;
+   */
+  schedulable: boolean;
+
+  /**
+   * As given with the last change.
+   *
+   * @generated from field: string reason = 2;
+   */
+  reason: string;
+
+  /**
+   * Who changed it last. Absent if nobody ever did.
+   *
+   * @generated from field: sandboxd.v1.Actor actor = 3;
+   */
+  actor?: Actor | undefined;
+
+  /**
+   * When.
+   *
+   * @generated from field: google.protobuf.Timestamp time = 4;
+   */
+  time?: Timestamp | undefined;
+
+  /**
+   * The drain under way. Absent if there is none.
+   *
+   * @generated from field: sandboxd.v1.Drain drain = 5;
+   */
+  drain?: Drain | undefined;
+};
+
+/**
+ * Describes the message sandboxd.v1.HostSchedule.
+ * Use `create(HostScheduleSchema)` to create a new message.
+ */
+export const HostScheduleSchema: GenMessage<HostSchedule> = /*@__PURE__*/
+  messageDesc(file_sandboxd_v1_host, 1);
+
+/**
+ * A drain under way.
+ *
+ * @generated from message sandboxd.v1.Drain
+ */
+export type Drain = Message<"sandboxd.v1.Drain"> & {
+  /**
+   * What is done to sandboxes.
+   *
+   * @generated from field: sandboxd.v1.DrainPolicy policy = 1;
+   */
+  policy: DrainPolicy;
+
+  /**
+   * When those still there are stopped, by the host's wall clock now.
+   *
+   * @generated from field: google.protobuf.Timestamp deadline = 2;
+   */
+  deadline?: Timestamp | undefined;
+
+  /**
+   * Sandboxes that still hold capacity.
+   *
+   * @generated from field: int32 remaining = 3;
+   */
+  remaining: number;
+};
+
+/**
+ * Describes the message sandboxd.v1.Drain.
+ * Use `create(DrainSchema)` to create a new message.
+ */
+export const DrainSchema: GenMessage<Drain> = /*@__PURE__*/
+  messageDesc(file_sandboxd_v1_host, 2);
 
 /**
  * Something about a host that a scheduler or an operator should know.
@@ -168,7 +261,7 @@ export type HostCondition = Message<"sandboxd.v1.HostCondition"> & {
  * Use `create(HostConditionSchema)` to create a new message.
  */
 export const HostConditionSchema: GenMessage<HostCondition> = /*@__PURE__*/
-  messageDesc(file_sandboxd_v1_host, 1);
+  messageDesc(file_sandboxd_v1_host, 3);
 
 /**
  * The engine as it describes itself.
@@ -224,7 +317,7 @@ export type Engine = Message<"sandboxd.v1.Engine"> & {
  * Use `create(EngineSchema)` to create a new message.
  */
 export const EngineSchema: GenMessage<Engine> = /*@__PURE__*/
-  messageDesc(file_sandboxd_v1_host, 2);
+  messageDesc(file_sandboxd_v1_host, 4);
 
 /**
  * The machine as inventory describes it.
@@ -280,7 +373,41 @@ export type Machine = Message<"sandboxd.v1.Machine"> & {
  * Use `create(MachineSchema)` to create a new message.
  */
 export const MachineSchema: GenMessage<Machine> = /*@__PURE__*/
-  messageDesc(file_sandboxd_v1_host, 3);
+  messageDesc(file_sandboxd_v1_host, 5);
+
+/**
+ * What a drain does to sandboxes.
+ *
+ * @generated from enum sandboxd.v1.DrainPolicy
+ */
+export enum DrainPolicy {
+  /**
+   * DRAIN_POLICY_STOP.
+   *
+   * @generated from enum value: DRAIN_POLICY_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Stops all at once, each with its stop_grace.
+   *
+   * @generated from enum value: DRAIN_POLICY_STOP = 1;
+   */
+  STOP = 1,
+
+  /**
+   * Lets them end by themselves, and stops those that are left at the deadline.
+   *
+   * @generated from enum value: DRAIN_POLICY_WAIT = 2;
+   */
+  WAIT = 2,
+}
+
+/**
+ * Describes the enum sandboxd.v1.DrainPolicy.
+ */
+export const DrainPolicySchema: GenEnum<DrainPolicy> = /*@__PURE__*/
+  enumDesc(file_sandboxd_v1_host, 0);
 
 /**
  * Kinds of conditions. Each is bad when active.
@@ -336,11 +463,53 @@ export enum HostConditionType {
    * @generated from enum value: HOST_CONDITION_TYPE_STATE_UNWRITABLE = 6;
    */
   STATE_UNWRITABLE = 6,
+
+  /**
+   * Little memory is available ([pressure] memory). New sandboxes are refused, and sandboxes are evicted one at a time.
+   *
+   * @generated from enum value: HOST_CONDITION_TYPE_MEMORY_PRESSURE = 10;
+   */
+  MEMORY_PRESSURE = 10,
+
+  /**
+   * Little space is left on the disk of the engine's data or of the state. As MEMORY_PRESSURE.
+   *
+   * @generated from enum value: HOST_CONDITION_TYPE_DISK_PRESSURE = 11;
+   */
+  DISK_PRESSURE = 11,
+
+  /**
+   * Few inodes are left there. As MEMORY_PRESSURE.
+   *
+   * @generated from enum value: HOST_CONDITION_TYPE_INODE_PRESSURE = 12;
+   */
+  INODE_PRESSURE = 12,
+
+  /**
+   * Few process ids are left on the machine. New sandboxes are refused.
+   *
+   * @generated from enum value: HOST_CONDITION_TYPE_PID_PRESSURE = 13;
+   */
+  PID_PRESSURE = 13,
+
+  /**
+   * Tasks wait for CPU, memory or disks for a large share of the time (the kernel's pressure stall information). Told only.
+   *
+   * @generated from enum value: HOST_CONDITION_TYPE_STALLED = 14;
+   */
+  STALLED = 14,
+
+  /**
+   * The wall clock was set to another time since the daemon started. Told for ten minutes; leases are not touched by it.
+   *
+   * @generated from enum value: HOST_CONDITION_TYPE_CLOCK_CHANGED = 15;
+   */
+  CLOCK_CHANGED = 15,
 }
 
 /**
  * Describes the enum sandboxd.v1.HostConditionType.
  */
 export const HostConditionTypeSchema: GenEnum<HostConditionType> = /*@__PURE__*/
-  enumDesc(file_sandboxd_v1_host, 0);
+  enumDesc(file_sandboxd_v1_host, 1);
 

@@ -7,7 +7,7 @@ import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2
 import { file_buf_validate_validate } from "../../buf/validate/validate_pb.ts";
 import type { Duration } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_duration } from "@bufbuild/protobuf/wkt";
-import type { Host } from "./host_pb.ts";
+import type { DrainPolicy, Host } from "./host_pb.ts";
 import { file_sandboxd_v1_host } from "./host_pb.ts";
 import type { HostStats, StatsBatch } from "./stats_pb.ts";
 import { file_sandboxd_v1_stats } from "./stats_pb.ts";
@@ -17,7 +17,126 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file sandboxd/v1/host_service.proto.
  */
 export const file_sandboxd_v1_host_service: GenFile = /*@__PURE__*/
-  fileDesc("Ch5zYW5kYm94ZC92MS9ob3N0X3NlcnZpY2UucHJvdG8SC3NhbmRib3hkLnYxIhAKDkdldEhvc3RSZXF1ZXN0IlkKD0dldEhvc3RSZXNwb25zZRIfCgRob3N0GAEgASgLMhEuc2FuZGJveGQudjEuSG9zdBIlCgVzdGF0cxgCIAEoCzIWLnNhbmRib3hkLnYxLkhvc3RTdGF0cyJrChBXYXRjaEhvc3RSZXF1ZXN0EkAKDHN0YXRzX3BlcmlvZBgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIPukgMqgEJIgMIkBwyAggBEhUKDXNhbmRib3hfc3RhdHMYAiABKAgiagoRV2F0Y2hIb3N0UmVzcG9uc2USIQoEaG9zdBgBIAEoCzIRLnNhbmRib3hkLnYxLkhvc3RIABIoCgVzdGF0cxgCIAEoCzIXLnNhbmRib3hkLnYxLlN0YXRzQmF0Y2hIAEIICgZ1cGRhdGUyqwEKC0hvc3RTZXJ2aWNlEkkKB0dldEhvc3QSGy5zYW5kYm94ZC52MS5HZXRIb3N0UmVxdWVzdBocLnNhbmRib3hkLnYxLkdldEhvc3RSZXNwb25zZSIDkAIBElEKCVdhdGNoSG9zdBIdLnNhbmRib3hkLnYxLldhdGNoSG9zdFJlcXVlc3QaHi5zYW5kYm94ZC52MS5XYXRjaEhvc3RSZXNwb25zZSIDkAIBMAFiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_duration, file_sandboxd_v1_host, file_sandboxd_v1_stats]);
+  fileDesc("Ch5zYW5kYm94ZC92MS9ob3N0X3NlcnZpY2UucHJvdG8SC3NhbmRib3hkLnYxIlsKFVNldFNjaGVkdWxhYmxlUmVxdWVzdBITCgtzY2hlZHVsYWJsZRgBIAEoCBItCgZyZWFzb24YAiABKAlCHbpIGnIYKIACMhNeW15ceDAwLVx4MWZceDdmXSokIjkKFlNldFNjaGVkdWxhYmxlUmVzcG9uc2USHwoEaG9zdBgBIAEoCzIRLnNhbmRib3hkLnYxLkhvc3QisgEKEERyYWluSG9zdFJlcXVlc3QSMgoGcG9saWN5GAEgASgOMhguc2FuZGJveGQudjEuRHJhaW5Qb2xpY3lCCLpIBYIBAhABEjsKCGRlYWRsaW5lGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg66SAuqAQgiBAiA9SQyABItCgZyZWFzb24YAyABKAlCHbpIGnIYKIACMhNeW15ceDAwLVx4MWZceDdmXSokIkkKEURyYWluSG9zdFJlc3BvbnNlEhEKCXJlbWFpbmluZxgBIAEoBRITCgtzYW5kYm94X2lkcxgCIAMoCRIMCgRkb25lGAMgASgIIhAKDkdldEhvc3RSZXF1ZXN0IlkKD0dldEhvc3RSZXNwb25zZRIfCgRob3N0GAEgASgLMhEuc2FuZGJveGQudjEuSG9zdBIlCgVzdGF0cxgCIAEoCzIWLnNhbmRib3hkLnYxLkhvc3RTdGF0cyJrChBXYXRjaEhvc3RSZXF1ZXN0EkAKDHN0YXRzX3BlcmlvZBgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIPukgMqgEJIgMIkBwyAggBEhUKDXNhbmRib3hfc3RhdHMYAiABKAgiagoRV2F0Y2hIb3N0UmVzcG9uc2USIQoEaG9zdBgBIAEoCzIRLnNhbmRib3hkLnYxLkhvc3RIABIoCgVzdGF0cxgCIAEoCzIXLnNhbmRib3hkLnYxLlN0YXRzQmF0Y2hIAEIICgZ1cGRhdGUy1AIKC0hvc3RTZXJ2aWNlEkkKB0dldEhvc3QSGy5zYW5kYm94ZC52MS5HZXRIb3N0UmVxdWVzdBocLnNhbmRib3hkLnYxLkdldEhvc3RSZXNwb25zZSIDkAIBElEKCVdhdGNoSG9zdBIdLnNhbmRib3hkLnYxLldhdGNoSG9zdFJlcXVlc3QaHi5zYW5kYm94ZC52MS5XYXRjaEhvc3RSZXNwb25zZSIDkAIBMAESWQoOU2V0U2NoZWR1bGFibGUSIi5zYW5kYm94ZC52MS5TZXRTY2hlZHVsYWJsZVJlcXVlc3QaIy5zYW5kYm94ZC52MS5TZXRTY2hlZHVsYWJsZVJlc3BvbnNlEkwKCURyYWluSG9zdBIdLnNhbmRib3hkLnYxLkRyYWluSG9zdFJlcXVlc3QaHi5zYW5kYm94ZC52MS5EcmFpbkhvc3RSZXNwb25zZTABYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_sandboxd_v1_host, file_sandboxd_v1_stats]);
+
+/**
+ * Request of SetSchedulable.
+ *
+ * @generated from message sandboxd.v1.SetSchedulableRequest
+ */
+export type SetSchedulableRequest = Message<"sandboxd.v1.SetSchedulableRequest"> & {
+  /**
+   * Whether new sandboxes are wanted here.
+   *
+   * @generated from field: bool schedulable = 1;
+   */
+  schedulable: boolean;
+
+  /**
+   * Why, for people. Length: at most 256 bytes.
+   *
+   * @generated from field: string reason = 2;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message sandboxd.v1.SetSchedulableRequest.
+ * Use `create(SetSchedulableRequestSchema)` to create a new message.
+ */
+export const SetSchedulableRequestSchema: GenMessage<SetSchedulableRequest> = /*@__PURE__*/
+  messageDesc(file_sandboxd_v1_host_service, 0);
+
+/**
+ * Answer of SetSchedulable.
+ *
+ * @generated from message sandboxd.v1.SetSchedulableResponse
+ */
+export type SetSchedulableResponse = Message<"sandboxd.v1.SetSchedulableResponse"> & {
+  /**
+   * The host after the change.
+   *
+   * @generated from field: sandboxd.v1.Host host = 1;
+   */
+  host?: Host | undefined;
+};
+
+/**
+ * Describes the message sandboxd.v1.SetSchedulableResponse.
+ * Use `create(SetSchedulableResponseSchema)` to create a new message.
+ */
+export const SetSchedulableResponseSchema: GenMessage<SetSchedulableResponse> = /*@__PURE__*/
+  messageDesc(file_sandboxd_v1_host_service, 1);
+
+/**
+ * Request of DrainHost.
+ *
+ * @generated from message sandboxd.v1.DrainHostRequest
+ */
+export type DrainHostRequest = Message<"sandboxd.v1.DrainHostRequest"> & {
+  /**
+   * What is done to sandboxes. Default: DRAIN_POLICY_STOP.
+   *
+   * @generated from field: sandboxd.v1.DrainPolicy policy = 1;
+   */
+  policy: DrainPolicy;
+
+  /**
+   * From now to when those that are left are stopped. Bounds: 0 s to 7 days. Default: 10 min. DRAIN_POLICY_STOP does not wait for it.
+   *
+   * @generated from field: google.protobuf.Duration deadline = 2;
+   */
+  deadline?: Duration | undefined;
+
+  /**
+   * Why, for people. Length: at most 256 bytes.
+   *
+   * @generated from field: string reason = 3;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message sandboxd.v1.DrainHostRequest.
+ * Use `create(DrainHostRequestSchema)` to create a new message.
+ */
+export const DrainHostRequestSchema: GenMessage<DrainHostRequest> = /*@__PURE__*/
+  messageDesc(file_sandboxd_v1_host_service, 2);
+
+/**
+ * One message of DrainHost.
+ *
+ * @generated from message sandboxd.v1.DrainHostResponse
+ */
+export type DrainHostResponse = Message<"sandboxd.v1.DrainHostResponse"> & {
+  /**
+   * Sandboxes that still hold capacity.
+   *
+   * @generated from field: int32 remaining = 1;
+   */
+  remaining: number;
+
+  /**
+   * Their ids, in order; at most 100.
+   *
+   * @generated from field: repeated string sandbox_ids = 2;
+   */
+  sandboxIds: string[];
+
+  /**
+   * Whether the host is empty. The stream ends after it.
+   *
+   * @generated from field: bool done = 3;
+   */
+  done: boolean;
+};
+
+/**
+ * Describes the message sandboxd.v1.DrainHostResponse.
+ * Use `create(DrainHostResponseSchema)` to create a new message.
+ */
+export const DrainHostResponseSchema: GenMessage<DrainHostResponse> = /*@__PURE__*/
+  messageDesc(file_sandboxd_v1_host_service, 3);
 
 /**
  * Request of GetHost.
@@ -32,7 +151,7 @@ export type GetHostRequest = Message<"sandboxd.v1.GetHostRequest"> & {
  * Use `create(GetHostRequestSchema)` to create a new message.
  */
 export const GetHostRequestSchema: GenMessage<GetHostRequest> = /*@__PURE__*/
-  messageDesc(file_sandboxd_v1_host_service, 0);
+  messageDesc(file_sandboxd_v1_host_service, 4);
 
 /**
  * Answer of GetHost.
@@ -60,7 +179,7 @@ export type GetHostResponse = Message<"sandboxd.v1.GetHostResponse"> & {
  * Use `create(GetHostResponseSchema)` to create a new message.
  */
 export const GetHostResponseSchema: GenMessage<GetHostResponse> = /*@__PURE__*/
-  messageDesc(file_sandboxd_v1_host_service, 1);
+  messageDesc(file_sandboxd_v1_host_service, 5);
 
 /**
  * Request of WatchHost.
@@ -89,7 +208,7 @@ export type WatchHostRequest = Message<"sandboxd.v1.WatchHostRequest"> & {
  * Use `create(WatchHostRequestSchema)` to create a new message.
  */
 export const WatchHostRequestSchema: GenMessage<WatchHostRequest> = /*@__PURE__*/
-  messageDesc(file_sandboxd_v1_host_service, 2);
+  messageDesc(file_sandboxd_v1_host_service, 6);
 
 /**
  * One message of WatchHost.
@@ -126,7 +245,7 @@ export type WatchHostResponse = Message<"sandboxd.v1.WatchHostResponse"> & {
  * Use `create(WatchHostResponseSchema)` to create a new message.
  */
 export const WatchHostResponseSchema: GenMessage<WatchHostResponse> = /*@__PURE__*/
-  messageDesc(file_sandboxd_v1_host_service, 3);
+  messageDesc(file_sandboxd_v1_host_service, 7);
 
 /**
  * The host: what it is, what it has left, how it is.
@@ -154,6 +273,30 @@ export const HostService: GenService<{
     methodKind: "server_streaming";
     input: typeof WatchHostRequestSchema;
     output: typeof WatchHostResponseSchema;
+  },
+  /**
+   * Cordons the host, or opens it again; idempotent. Cordoned, it refuses CreateSandbox and StartSandbox with HOST_CORDONED.
+   * Opening ends a drain that is under way: what it stopped stays stopped. Errors: RESOURCE_EXHAUSTED (STATE_DISK_FULL).
+   *
+   * @generated from rpc sandboxd.v1.HostService.SetSchedulable
+   */
+  setSchedulable: {
+    methodKind: "unary";
+    input: typeof SetSchedulableRequestSchema;
+    output: typeof SetSchedulableResponseSchema;
+  },
+  /**
+   * Cordons the host and empties it: by the deadline no sandbox runs. Streams what remains, at once and after each change, and ends when
+   * nothing is left. The drain goes on when the caller goes away, and over restarts of the daemon; asking again
+   * with the same policy joins it and moves its deadline. Errors: FAILED_PRECONDITION (INVALID_STATE) for another policy than that of the drain under
+   * way; ABORTED (DRAIN_CANCELED) when the host is opened again meanwhile.
+   *
+   * @generated from rpc sandboxd.v1.HostService.DrainHost
+   */
+  drainHost: {
+    methodKind: "server_streaming";
+    input: typeof DrainHostRequestSchema;
+    output: typeof DrainHostResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_sandboxd_v1_host_service, 0);

@@ -7,6 +7,8 @@ import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "../../buf/validate/validate_pb.ts";
 import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_duration, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { HealthCheck, HealthStatus, Lease, Lifetime, RestartPolicy, RestartStatus, Stuck } from "./lifecycle_pb.ts";
+import { file_sandboxd_v1_lifecycle } from "./lifecycle_pb.ts";
 import type { Resources } from "./resources_pb.ts";
 import { file_sandboxd_v1_resources } from "./resources_pb.ts";
 import type { Message } from "@bufbuild/protobuf";
@@ -15,7 +17,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file sandboxd/v1/sandbox.proto.
  */
 export const file_sandboxd_v1_sandbox: GenFile = /*@__PURE__*/
-  fileDesc("ChlzYW5kYm94ZC92MS9zYW5kYm94LnByb3RvEgtzYW5kYm94ZC52MSKLBgoLU2FuZGJveFNwZWMSQAoIdGVtcGxhdGUYASABKAlCLrpIK3IpMideKFthLXowLTldKFthLXowLTktXXswLDYxfVthLXowLTldKT8pPyQSLQoFaW1hZ2UYAiABKAlCHrpIG3IZKIAEMhReW0EtWmEtejAtOS5fLzpALV0qJBIuCgdjb21tYW5kGAMgAygJQh26SBqSARcQgAIiEnIQKICABDIKXlteXHgwMF0qJBIrCgRhcmdzGAQgAygJQh26SBqSARcQgAgiEnIQKICABDIKXlteXHgwMF0qJBJuCgNlbnYYBSADKAsyIS5zYW5kYm94ZC52MS5TYW5kYm94U3BlYy5FbnZFbnRyeUI+ukg7mgE4EIACIh9yHSiAATIYXltBLVphLXpfXVtBLVphLXowLTlfXSokKhJyECiAgAIyCl5bXlx4MDBdKiQSLwoLd29ya2luZ19kaXIYBiABKAlCGrpIF3IVKIAIMhBeKC9bXlx4MDBcbl0qKT8kEo4BCgZsYWJlbHMYByADKAsyJC5zYW5kYm94ZC52MS5TYW5kYm94U3BlYy5MYWJlbHNFbnRyeUJYukhVmgFSEEAiMnIwKIABMiteW0EtWmEtejAtOV0oW0EtWmEtejAtOS5fLy1dKltBLVphLXowLTldKT8kKhpyGCiAAjITXlteXHgwMC1ceDFmXHg3Zl0qJBIpCglyZXNvdXJjZXMYCCABKAsyFi5zYW5kYm94ZC52MS5SZXNvdXJjZXMSOAoMbmV0d29ya19tb2RlGAkgASgOMhguc2FuZGJveGQudjEuTmV0d29ya01vZGVCCLpIBYIBAhABEjwKCnN0b3BfZ3JhY2UYCiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CDbpICqoBByIDCNgEMgAaKgoIRW52RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ARotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIsYBCgdTYW5kYm94EhIKCnNhbmRib3hfaWQYASABKAkSDgoGdGVuYW50GAIgASgJEiYKBHNwZWMYAyABKAsyGC5zYW5kYm94ZC52MS5TYW5kYm94U3BlYxIqCgZzdGF0dXMYBCABKAsyGi5zYW5kYm94ZC52MS5TYW5kYm94U3RhdHVzEhIKCmdlbmVyYXRpb24YBSABKAMSLwoLY3JlYXRlX3RpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIuwBCg1TYW5kYm94U3RhdHVzEigKBXN0YXRlGAEgASgOMhkuc2FuZGJveGQudjEuU2FuZGJveFN0YXRlEisKCnRyYW5zaXRpb24YAiABKAsyFy5zYW5kYm94ZC52MS5UcmFuc2l0aW9uEi4KCnN0YXJ0X3RpbWUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEh8KBGV4aXQYBCABKAsyES5zYW5kYm94ZC52MS5FeGl0EhQKDGNvbnRhaW5lcl9pZBgFIAEoCRIQCghpbWFnZV9pZBgGIAEoCRILCgN1aWQYByABKAMi6QEKClRyYW5zaXRpb24SJwoEZnJvbRgBIAEoDjIZLnNhbmRib3hkLnYxLlNhbmRib3hTdGF0ZRIlCgJ0bxgCIAEoDjIZLnNhbmRib3hkLnYxLlNhbmRib3hTdGF0ZRItCgZyZWFzb24YAyABKA4yHS5zYW5kYm94ZC52MS5UcmFuc2l0aW9uUmVhc29uEg8KB21lc3NhZ2UYBCABKAkSIQoFYWN0b3IYBSABKAsyEi5zYW5kYm94ZC52MS5BY3RvchIoCgR0aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCI/CgVBY3RvchIkCgRraW5kGAEgASgOMhYuc2FuZGJveGQudjEuQWN0b3JLaW5kEhAKCGlkZW50aXR5GAIgASgJInwKBEV4aXQSDAoEY29kZRgBIAEoBRIOCgZzaWduYWwYAiABKAUSEgoKb29tX2tpbGxlZBgDIAEoCBIRCglvb21fa2lsbHMYBCABKAMSLwoLZmluaXNoX3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wKkIKC05ldHdvcmtNb2RlEhwKGE5FVFdPUktfTU9ERV9VTlNQRUNJRklFRBAAEhUKEU5FVFdPUktfTU9ERV9OT05FEAEqvAIKDFNhbmRib3hTdGF0ZRIdChlTQU5EQk9YX1NUQVRFX1VOU1BFQ0lGSUVEEAASGQoVU0FOREJPWF9TVEFURV9QRU5ESU5HEAoSGQoVU0FOREJPWF9TVEFURV9QVUxMSU5HEBQSGgoWU0FOREJPWF9TVEFURV9DUkVBVElORxAeEhkKFVNBTkRCT1hfU1RBVEVfUlVOTklORxAoEhgKFFNBTkRCT1hfU1RBVEVfUEFVU0VEEDISGgoWU0FOREJPWF9TVEFURV9TVE9QUElORxA8EhkKFVNBTkRCT1hfU1RBVEVfU1RPUFBFRBBGEhgKFFNBTkRCT1hfU1RBVEVfRkFJTEVEEFASGgoWU0FOREJPWF9TVEFURV9ERUxFVElORxBaEhkKFVNBTkRCT1hfU1RBVEVfREVMRVRFRBBkKpkFChBUcmFuc2l0aW9uUmVhc29uEiEKHVRSQU5TSVRJT05fUkVBU09OX1VOU1BFQ0lGSUVEEAASHwobVFJBTlNJVElPTl9SRUFTT05fUkVRVUVTVEVEEAESHgoaVFJBTlNJVElPTl9SRUFTT05fUFJPR1JFU1MQAhIfChtUUkFOU0lUSU9OX1JFQVNPTl9DT01QTEVURUQQChIcChhUUkFOU0lUSU9OX1JFQVNPTl9FWElURUQQCxIeChpUUkFOU0lUSU9OX1JFQVNPTl9TSUdOQUxFRBAMEiAKHFRSQU5TSVRJT05fUkVBU09OX09PTV9LSUxMRUQQDRInCiNUUkFOU0lUSU9OX1JFQVNPTl9JTUFHRV9VTkFWQUlMQUJMRRAUEicKI1RSQU5TSVRJT05fUkVBU09OX0lNQUdFX1VOU1VQUE9SVEVEEBUSJgoiVFJBTlNJVElPTl9SRUFTT05fQ09NTUFORF9VTlVTQUJMRRAWEiIKHlRSQU5TSVRJT05fUkVBU09OX1NUQVJUX0ZBSUxFRBAXEigKJFRSQU5TSVRJT05fUkVBU09OX0hBUkRFTklOR19NSVNNQVRDSBAYEiYKIlRSQU5TSVRJT05fUkVBU09OX0xJTUlUX1VORU5GT1JDRUQQGRIoCiRUUkFOU0lUSU9OX1JFQVNPTl9FTkdJTkVfVU5BVkFJTEFCTEUQGhIkCiBUUkFOU0lUSU9OX1JFQVNPTl9DT05UQUlORVJfTE9TVBAeEiEKHVRSQU5TSVRJT05fUkVBU09OX0hPU1RfUkVCT09UEB8SHgoaVFJBTlNJVElPTl9SRUFTT05fRVhURVJOQUwQIBIdChlUUkFOU0lUSU9OX1JFQVNPTl9BRE9QVEVEECEqmwEKCUFjdG9yS2luZBIaChZBQ1RPUl9LSU5EX1VOU1BFQ0lGSUVEEAASFQoRQUNUT1JfS0lORF9DQUxMRVIQARIVChFBQ1RPUl9LSU5EX1BPTElDWRACEhcKE0FDVE9SX0tJTkRfRVhURVJOQUwQAxITCg9BQ1RPUl9LSU5EX0hPU1QQBBIWChJBQ1RPUl9LSU5EX1NBTkRCT1gQBWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp, file_sandboxd_v1_resources]);
+  fileDesc("ChlzYW5kYm94ZC92MS9zYW5kYm94LnByb3RvEgtzYW5kYm94ZC52MSKCCAoLU2FuZGJveFNwZWMSQAoIdGVtcGxhdGUYASABKAlCLrpIK3IpMideKFthLXowLTldKFthLXowLTktXXswLDYxfVthLXowLTldKT8pPyQSLQoFaW1hZ2UYAiABKAlCHrpIG3IZKIAEMhReW0EtWmEtejAtOS5fLzpALV0qJBIuCgdjb21tYW5kGAMgAygJQh26SBqSARcQgAIiEnIQKICABDIKXlteXHgwMF0qJBIrCgRhcmdzGAQgAygJQh26SBqSARcQgAgiEnIQKICABDIKXlteXHgwMF0qJBJuCgNlbnYYBSADKAsyIS5zYW5kYm94ZC52MS5TYW5kYm94U3BlYy5FbnZFbnRyeUI+ukg7mgE4EIACIh9yHSiAATIYXltBLVphLXpfXVtBLVphLXowLTlfXSokKhJyECiAgAIyCl5bXlx4MDBdKiQSLwoLd29ya2luZ19kaXIYBiABKAlCGrpIF3IVKIAIMhBeKC9bXlx4MDBcbl0qKT8kEo4BCgZsYWJlbHMYByADKAsyJC5zYW5kYm94ZC52MS5TYW5kYm94U3BlYy5MYWJlbHNFbnRyeUJYukhVmgFSEEAiMnIwKIABMiteW0EtWmEtejAtOV0oW0EtWmEtejAtOS5fLy1dKltBLVphLXowLTldKT8kKhpyGCiAAjITXlteXHgwMC1ceDFmXHg3Zl0qJBIpCglyZXNvdXJjZXMYCCABKAsyFi5zYW5kYm94ZC52MS5SZXNvdXJjZXMSOAoMbmV0d29ya19tb2RlGAkgASgOMhguc2FuZGJveGQudjEuTmV0d29ya01vZGVCCLpIBYIBAhABEjwKCnN0b3BfZ3JhY2UYCiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CDbpICqoBByIDCNgEMgASJwoIbGlmZXRpbWUYCyABKAsyFS5zYW5kYm94ZC52MS5MaWZldGltZRIrCgdyZXN0YXJ0GAwgASgLMhouc2FuZGJveGQudjEuUmVzdGFydFBvbGljeRIuCgxoZWFsdGhfY2hlY2sYDSABKAsyGC5zYW5kYm94ZC52MS5IZWFsdGhDaGVjaxIqCghwcmlvcml0eRgOIAEoBUITukgQGg4Y6AcomPj/////////AUgAiAEBEjYKC3N0b3Bfc2lnbmFsGA8gASgOMhcuc2FuZGJveGQudjEuU3RvcFNpZ25hbEIIukgFggECEAEaKgoIRW52RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ARotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQgsKCV9wcmlvcml0eSLGAQoHU2FuZGJveBISCgpzYW5kYm94X2lkGAEgASgJEg4KBnRlbmFudBgCIAEoCRImCgRzcGVjGAMgASgLMhguc2FuZGJveGQudjEuU2FuZGJveFNwZWMSKgoGc3RhdHVzGAQgASgLMhouc2FuZGJveGQudjEuU2FuZGJveFN0YXR1cxISCgpnZW5lcmF0aW9uGAUgASgDEi8KC2NyZWF0ZV90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCKLAwoNU2FuZGJveFN0YXR1cxIoCgVzdGF0ZRgBIAEoDjIZLnNhbmRib3hkLnYxLlNhbmRib3hTdGF0ZRIrCgp0cmFuc2l0aW9uGAIgASgLMhcuc2FuZGJveGQudjEuVHJhbnNpdGlvbhIuCgpzdGFydF90aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIfCgRleGl0GAQgASgLMhEuc2FuZGJveGQudjEuRXhpdBIUCgxjb250YWluZXJfaWQYBSABKAkSEAoIaW1hZ2VfaWQYBiABKAkSCwoDdWlkGAcgASgDEiEKBWxlYXNlGAggASgLMhIuc2FuZGJveGQudjEuTGVhc2USLAoIcmVzdGFydHMYCSABKAsyGi5zYW5kYm94ZC52MS5SZXN0YXJ0U3RhdHVzEikKBmhlYWx0aBgKIAEoCzIZLnNhbmRib3hkLnYxLkhlYWx0aFN0YXR1cxIhCgVzdHVjaxgLIAEoCzISLnNhbmRib3hkLnYxLlN0dWNrIukBCgpUcmFuc2l0aW9uEicKBGZyb20YASABKA4yGS5zYW5kYm94ZC52MS5TYW5kYm94U3RhdGUSJQoCdG8YAiABKA4yGS5zYW5kYm94ZC52MS5TYW5kYm94U3RhdGUSLQoGcmVhc29uGAMgASgOMh0uc2FuZGJveGQudjEuVHJhbnNpdGlvblJlYXNvbhIPCgdtZXNzYWdlGAQgASgJEiEKBWFjdG9yGAUgASgLMhIuc2FuZGJveGQudjEuQWN0b3ISKAoEdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiPwoFQWN0b3ISJAoEa2luZBgBIAEoDjIWLnNhbmRib3hkLnYxLkFjdG9yS2luZBIQCghpZGVudGl0eRgCIAEoCSKaAgoERXhpdBIMCgRjb2RlGAEgASgFEg4KBnNpZ25hbBgCIAEoBRISCgpvb21fa2lsbGVkGAMgASgIEhEKCW9vbV9raWxscxgEIAEoAxIvCgtmaW5pc2hfdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASJgoDYWdlGAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhgKEG1heF9tZW1vcnlfYnl0ZXMYByABKAMSGQoRbWVtb3J5X2xpbWl0X2hpdHMYCCABKAMSFwoPdGhyb3R0bGVkX3NoYXJlGAkgASgBEhQKDHBpZHNfcmVmdXNlZBgKIAEoAxIQCghsb2dfdGFpbBgLIAMoCSqrAQoKU3RvcFNpZ25hbBIbChdTVE9QX1NJR05BTF9VTlNQRUNJRklFRBAAEhMKD1NUT1BfU0lHTkFMX0hVUBABEhMKD1NUT1BfU0lHTkFMX0lOVBACEhQKEFNUT1BfU0lHTkFMX1FVSVQQAxIUChBTVE9QX1NJR05BTF9VU1IxEAoSFAoQU1RPUF9TSUdOQUxfVVNSMhAMEhQKEFNUT1BfU0lHTkFMX1RFUk0QDypCCgtOZXR3b3JrTW9kZRIcChhORVRXT1JLX01PREVfVU5TUEVDSUZJRUQQABIVChFORVRXT1JLX01PREVfTk9ORRABKpIDCgxTYW5kYm94U3RhdGUSHQoZU0FOREJPWF9TVEFURV9VTlNQRUNJRklFRBAAEhkKFVNBTkRCT1hfU1RBVEVfUEVORElORxAKEhkKFVNBTkRCT1hfU1RBVEVfUFVMTElORxAUEhoKFlNBTkRCT1hfU1RBVEVfQ1JFQVRJTkcQHhIZChVTQU5EQk9YX1NUQVRFX1JVTk5JTkcQKBIdChlTQU5EQk9YX1NUQVRFX0JBQ0tJTkdfT0ZGEC0SGQoVU0FOREJPWF9TVEFURV9QQVVTSU5HEDASGAoUU0FOREJPWF9TVEFURV9QQVVTRUQQMhIaChZTQU5EQk9YX1NUQVRFX1JFU1VNSU5HEDQSGgoWU0FOREJPWF9TVEFURV9TVE9QUElORxA8EhkKFVNBTkRCT1hfU1RBVEVfU1RPUFBFRBBGEhgKFFNBTkRCT1hfU1RBVEVfRkFJTEVEEFASGgoWU0FOREJPWF9TVEFURV9ERUxFVElORxBaEhkKFVNBTkRCT1hfU1RBVEVfREVMRVRFRBBkKvYGChBUcmFuc2l0aW9uUmVhc29uEiEKHVRSQU5TSVRJT05fUkVBU09OX1VOU1BFQ0lGSUVEEAASHwobVFJBTlNJVElPTl9SRUFTT05fUkVRVUVTVEVEEAESHgoaVFJBTlNJVElPTl9SRUFTT05fUFJPR1JFU1MQAhIfChtUUkFOU0lUSU9OX1JFQVNPTl9DT01QTEVURUQQChIcChhUUkFOU0lUSU9OX1JFQVNPTl9FWElURUQQCxIeChpUUkFOU0lUSU9OX1JFQVNPTl9TSUdOQUxFRBAMEiAKHFRSQU5TSVRJT05fUkVBU09OX09PTV9LSUxMRUQQDRInCiNUUkFOU0lUSU9OX1JFQVNPTl9JTUFHRV9VTkFWQUlMQUJMRRAUEicKI1RSQU5TSVRJT05fUkVBU09OX0lNQUdFX1VOU1VQUE9SVEVEEBUSJgoiVFJBTlNJVElPTl9SRUFTT05fQ09NTUFORF9VTlVTQUJMRRAWEiIKHlRSQU5TSVRJT05fUkVBU09OX1NUQVJUX0ZBSUxFRBAXEigKJFRSQU5TSVRJT05fUkVBU09OX0hBUkRFTklOR19NSVNNQVRDSBAYEiYKIlRSQU5TSVRJT05fUkVBU09OX0xJTUlUX1VORU5GT1JDRUQQGRIoCiRUUkFOU0lUSU9OX1JFQVNPTl9FTkdJTkVfVU5BVkFJTEFCTEUQGhIkCiBUUkFOU0lUSU9OX1JFQVNPTl9DT05UQUlORVJfTE9TVBAeEiEKHVRSQU5TSVRJT05fUkVBU09OX0hPU1RfUkVCT09UEB8SHgoaVFJBTlNJVElPTl9SRUFTT05fRVhURVJOQUwQIBIdChlUUkFOU0lUSU9OX1JFQVNPTl9BRE9QVEVEECESHQoZVFJBTlNJVElPTl9SRUFTT05fRVhQSVJFRBAoEhoKFlRSQU5TSVRJT05fUkVBU09OX0lETEUQKRIiCh5UUkFOU0lUSU9OX1JFQVNPTl9NQVhfTElGRVRJTUUQKhIfChtUUkFOU0lUSU9OX1JFQVNPTl9VTkhFQUxUSFkQKxIdChlUUkFOU0lUSU9OX1JFQVNPTl9FVklDVEVEECwSHQoZVFJBTlNJVElPTl9SRUFTT05fRFJBSU5FRBAtEh0KGVRSQU5TSVRJT05fUkVBU09OX1JFVElSRUQQLiqbAQoJQWN0b3JLaW5kEhoKFkFDVE9SX0tJTkRfVU5TUEVDSUZJRUQQABIVChFBQ1RPUl9LSU5EX0NBTExFUhABEhUKEUFDVE9SX0tJTkRfUE9MSUNZEAISFwoTQUNUT1JfS0lORF9FWFRFUk5BTBADEhMKD0FDVE9SX0tJTkRfSE9TVBAEEhYKEkFDVE9SX0tJTkRfU0FOREJPWBAFYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp, file_sandboxd_v1_lifecycle, file_sandboxd_v1_resources]);
 
 /**
  * What is asked of a sandbox. A request's spec is laid over its template: a field set in the request
@@ -95,11 +97,47 @@ export type SandboxSpec = Message<"sandboxd.v1.SandboxSpec"> & {
   networkMode: NetworkMode;
 
   /**
-   * Time between the stop signal (SIGTERM) and SIGKILL; rounded up to whole seconds. Bounds: 0 s to 10 min. Default: 10 s.
+   * Time between stop_signal and SIGKILL; rounded up to whole seconds. Bounds: 0 s to 10 min. Default: 10 s.
    *
    * @generated from field: google.protobuf.Duration stop_grace = 10;
    */
   stopGrace?: Duration | undefined;
+
+  /**
+   * When the sandbox ends by itself; its fields are laid over the template's one by one. Default: never.
+   *
+   * @generated from field: sandboxd.v1.Lifetime lifetime = 11;
+   */
+  lifetime?: Lifetime | undefined;
+
+  /**
+   * Whether its main command is started again after it ended; laid over the template's field by field.
+   * Default: never.
+   *
+   * @generated from field: sandboxd.v1.RestartPolicy restart = 12;
+   */
+  restart?: RestartPolicy | undefined;
+
+  /**
+   * How it is found out whether it works; replaces the template's as a whole. Default: it is not checked.
+   *
+   * @generated from field: sandboxd.v1.HealthCheck health_check = 13;
+   */
+  healthCheck?: HealthCheck | undefined;
+
+  /**
+   * Who goes first when the host is under pressure: lower ones before higher ones. Bounds: -1000 to 1000. Default: 0.
+   *
+   * @generated from field: optional int32 priority = 14;
+   */
+  priority?: number | undefined;
+
+  /**
+   * What the main command is sent first when it is to stop. Default: STOP_SIGNAL_TERM.
+   *
+   * @generated from field: sandboxd.v1.StopSignal stop_signal = 15;
+   */
+  stopSignal: StopSignal;
 };
 
 /**
@@ -144,8 +182,8 @@ export type Sandbox = Message<"sandboxd.v1.Sandbox"> & {
   status?: SandboxStatus | undefined;
 
   /**
-   * Rises by one with each accepted change of what is wanted (create, update, start, stop, delete).
-   * Usable for compare-and-set in UpdateSandbox.
+   * Rises by one with each accepted change of what is wanted (create, update, renew, start, stop, pause, resume, delete, and what a
+   * policy decides). Usable for compare-and-set in UpdateSandbox and RenewSandbox.
    *
    * @generated from field: int64 generation = 5;
    */
@@ -220,6 +258,34 @@ export type SandboxStatus = Message<"sandboxd.v1.SandboxStatus"> & {
    * @generated from field: int64 uid = 7;
    */
   uid: bigint;
+
+  /**
+   * Until when it lives. Absent if no time was set; idleness may end it all the same.
+   *
+   * @generated from field: sandboxd.v1.Lease lease = 8;
+   */
+  lease?: Lease | undefined;
+
+  /**
+   * How often it was started again. Absent if it was never to be.
+   *
+   * @generated from field: sandboxd.v1.RestartStatus restarts = 9;
+   */
+  restarts?: RestartStatus | undefined;
+
+  /**
+   * What its health check says. Absent without one, and while it does not run.
+   *
+   * @generated from field: sandboxd.v1.HealthStatus health = 10;
+   */
+  health?: HealthStatus | undefined;
+
+  /**
+   * Present while a stop is not carried out by the kernel.
+   *
+   * @generated from field: sandboxd.v1.Stuck stuck = 11;
+   */
+  stuck?: Stuck | undefined;
 };
 
 /**
@@ -353,6 +419,48 @@ export type Exit = Message<"sandboxd.v1.Exit"> & {
    * @generated from field: google.protobuf.Timestamp finish_time = 5;
    */
   finishTime?: Timestamp | undefined;
+
+  /**
+   * How long it had run.
+   *
+   * @generated from field: google.protobuf.Duration age = 6;
+   */
+  age?: Duration | undefined;
+
+  /**
+   * The most memory in use at a sample, without what could be dropped at once. Unit: bytes. 0 if it was not sampled.
+   *
+   * @generated from field: int64 max_memory_bytes = 7;
+   */
+  maxMemoryBytes: bigint;
+
+  /**
+   * How often it met its memory limit, whether or not that killed anything.
+   *
+   * @generated from field: int64 memory_limit_hits = 8;
+   */
+  memoryLimitHits: bigint;
+
+  /**
+   * Share of the scheduler's periods in which it was held back at its CPU limit, over the retained samples. Bounds: 0 to 1.
+   *
+   * @generated from field: double throttled_share = 9;
+   */
+  throttledShare: number;
+
+  /**
+   * Forks that its pids limit refused.
+   *
+   * @generated from field: int64 pids_refused = 10;
+   */
+  pidsRefused: bigint;
+
+  /**
+   * The last lines of its output, oldest first: at most 20, each at most 1 KiB. Control characters are escaped.
+   *
+   * @generated from field: repeated string log_tail = 11;
+   */
+  logTail: string[];
 };
 
 /**
@@ -361,6 +469,68 @@ export type Exit = Message<"sandboxd.v1.Exit"> & {
  */
 export const ExitSchema: GenMessage<Exit> = /*@__PURE__*/
   messageDesc(file_sandboxd_v1_sandbox, 5);
+
+/**
+ * Signals that ask a main command to end. Numbers are those of Linux.
+ *
+ * @generated from enum sandboxd.v1.StopSignal
+ */
+export enum StopSignal {
+  /**
+   * The template's, else STOP_SIGNAL_TERM.
+   *
+   * @generated from enum value: STOP_SIGNAL_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * SIGHUP.
+   *
+   * @generated from enum value: STOP_SIGNAL_HUP = 1;
+   */
+  HUP = 1,
+
+  /**
+   * SIGINT.
+   *
+   * @generated from enum value: STOP_SIGNAL_INT = 2;
+   */
+  INT = 2,
+
+  /**
+   * SIGQUIT.
+   *
+   * @generated from enum value: STOP_SIGNAL_QUIT = 3;
+   */
+  QUIT = 3,
+
+  /**
+   * SIGUSR1.
+   *
+   * @generated from enum value: STOP_SIGNAL_USR1 = 10;
+   */
+  USR1 = 10,
+
+  /**
+   * SIGUSR2.
+   *
+   * @generated from enum value: STOP_SIGNAL_USR2 = 12;
+   */
+  USR2 = 12,
+
+  /**
+   * SIGTERM.
+   *
+   * @generated from enum value: STOP_SIGNAL_TERM = 15;
+   */
+  TERM = 15,
+}
+
+/**
+ * Describes the enum sandboxd.v1.StopSignal.
+ */
+export const StopSignalSchema: GenEnum<StopSignal> = /*@__PURE__*/
+  enumDesc(file_sandboxd_v1_sandbox, 0);
 
 /**
  * How a sandbox is connected to anything.
@@ -387,7 +557,7 @@ export enum NetworkMode {
  * Describes the enum sandboxd.v1.NetworkMode.
  */
 export const NetworkModeSchema: GenEnum<NetworkMode> = /*@__PURE__*/
-  enumDesc(file_sandboxd_v1_sandbox, 0);
+  enumDesc(file_sandboxd_v1_sandbox, 1);
 
 /**
  * The life of a sandbox. Numbers leave gaps for states between.
@@ -431,14 +601,35 @@ export enum SandboxState {
   RUNNING = 40,
 
   /**
-   * Frozen by someone on the host.
+   * Its main command ended, and its restart policy starts it again at restarts.next_time. Holds its capacity.
+   *
+   * @generated from enum value: SANDBOX_STATE_BACKING_OFF = 45;
+   */
+  BACKING_OFF = 45,
+
+  /**
+   * Told to freeze.
+   *
+   * @generated from enum value: SANDBOX_STATE_PAUSING = 48;
+   */
+  PAUSING = 48,
+
+  /**
+   * Frozen: by a caller, by its expiry, or by someone on the host.
    *
    * @generated from enum value: SANDBOX_STATE_PAUSED = 50;
    */
   PAUSED = 50,
 
   /**
-   * Told to stop; within its stop_grace.
+   * Told to go on after a pause.
+   *
+   * @generated from enum value: SANDBOX_STATE_RESUMING = 52;
+   */
+  RESUMING = 52,
+
+  /**
+   * Told to stop; within its stop_grace, or stuck.
    *
    * @generated from enum value: SANDBOX_STATE_STOPPING = 60;
    */
@@ -478,7 +669,7 @@ export enum SandboxState {
  * Describes the enum sandboxd.v1.SandboxState.
  */
 export const SandboxStateSchema: GenEnum<SandboxState> = /*@__PURE__*/
-  enumDesc(file_sandboxd_v1_sandbox, 1);
+  enumDesc(file_sandboxd_v1_sandbox, 2);
 
 /**
  * Why a sandbox changed its state.
@@ -611,13 +802,62 @@ export enum TransitionReason {
    * @generated from enum value: TRANSITION_REASON_ADOPTED = 33;
    */
   ADOPTED = 33,
+
+  /**
+   * Its lease expired.
+   *
+   * @generated from enum value: TRANSITION_REASON_EXPIRED = 40;
+   */
+  EXPIRED = 40,
+
+  /**
+   * It was idle for its idle_timeout.
+   *
+   * @generated from enum value: TRANSITION_REASON_IDLE = 41;
+   */
+  IDLE = 41,
+
+  /**
+   * It reached its max_lifetime.
+   *
+   * @generated from enum value: TRANSITION_REASON_MAX_LIFETIME = 42;
+   */
+  MAX_LIFETIME = 42,
+
+  /**
+   * Its health check failed, and its policy is to stop or restart it.
+   *
+   * @generated from enum value: TRANSITION_REASON_UNHEALTHY = 43;
+   */
+  UNHEALTHY = 43,
+
+  /**
+   * The host was under pressure, and this sandbox was the one to go.
+   *
+   * @generated from enum value: TRANSITION_REASON_EVICTED = 44;
+   */
+  EVICTED = 44,
+
+  /**
+   * The host is being drained.
+   *
+   * @generated from enum value: TRANSITION_REASON_DRAINED = 45;
+   */
+  DRAINED = 45,
+
+  /**
+   * It was kept in STOPPED or FAILED for as long, or beside as many others, as the host keeps those.
+   *
+   * @generated from enum value: TRANSITION_REASON_RETIRED = 46;
+   */
+  RETIRED = 46,
 }
 
 /**
  * Describes the enum sandboxd.v1.TransitionReason.
  */
 export const TransitionReasonSchema: GenEnum<TransitionReason> = /*@__PURE__*/
-  enumDesc(file_sandboxd_v1_sandbox, 2);
+  enumDesc(file_sandboxd_v1_sandbox, 3);
 
 /**
  * Kinds of actors.
@@ -672,5 +912,5 @@ export enum ActorKind {
  * Describes the enum sandboxd.v1.ActorKind.
  */
 export const ActorKindSchema: GenEnum<ActorKind> = /*@__PURE__*/
-  enumDesc(file_sandboxd_v1_sandbox, 3);
+  enumDesc(file_sandboxd_v1_sandbox, 4);
 

@@ -19,7 +19,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file sandboxd/v1/sandbox_service.proto.
  */
 export const file_sandboxd_v1_sandbox_service: GenFile = /*@__PURE__*/
-  fileDesc("CiFzYW5kYm94ZC92MS9zYW5kYm94X3NlcnZpY2UucHJvdG8SC3NhbmRib3hkLnYxItsBChRDcmVhdGVTYW5kYm94UmVxdWVzdBJCCgpzYW5kYm94X2lkGAEgASgJQi66SCtyKTInXihbYS16MC05XShbYS16MC05LV17MCw2MX1bYS16MC05XSk/KT8kEjsKBnRlbmFudBgCIAEoCUIrukgociYyJF5bYS16MC05XShbYS16MC05LV17MCw2MX1bYS16MC05XSk/JBImCgRzcGVjGAMgASgLMhguc2FuZGJveGQudjEuU2FuZGJveFNwZWMSEQoEd2FpdBgEIAEoCEgAiAEBQgcKBV93YWl0Ij4KFUNyZWF0ZVNhbmRib3hSZXNwb25zZRIlCgdzYW5kYm94GAEgASgLMhQuc2FuZGJveGQudjEuU2FuZGJveCJUChFHZXRTYW5kYm94UmVxdWVzdBI/CgpzYW5kYm94X2lkGAEgASgJQiu6SChyJjIkXlthLXowLTldKFthLXowLTktXXswLDYxfVthLXowLTldKT8kIjsKEkdldFNhbmRib3hSZXNwb25zZRIlCgdzYW5kYm94GAEgASgLMhQuc2FuZGJveGQudjEuU2FuZGJveCL+AQoNU2FuZGJveEZpbHRlchI+CgZ0ZW5hbnQYASABKAlCLrpIK3IpMideKFthLXowLTldKFthLXowLTktXXswLDYxfVthLXowLTldKT8pPyQSQAoGbGFiZWxzGAIgAygLMiYuc2FuZGJveGQudjEuU2FuZGJveEZpbHRlci5MYWJlbHNFbnRyeUIIukgFmgECEBASPAoGc3RhdGVzGAMgAygOMhkuc2FuZGJveGQudjEuU2FuZGJveFN0YXRlQhG6SA6SAQsQECIHggEEEAEgABotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIn8KFExpc3RTYW5kYm94ZXNSZXF1ZXN0EioKBmZpbHRlchgBIAEoCzIaLnNhbmRib3hkLnYxLlNhbmRib3hGaWx0ZXISHQoJcGFnZV9zaXplGAIgASgFQgq6SAcaBRjoBygAEhwKCnBhZ2VfdG9rZW4YAyABKAlCCLpIBXIDKIAEIlkKFUxpc3RTYW5kYm94ZXNSZXNwb25zZRInCglzYW5kYm94ZXMYASADKAsyFC5zYW5kYm94ZC52MS5TYW5kYm94EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJ8ChVXYXRjaFNhbmRib3hlc1JlcXVlc3QSKgoGZmlsdGVyGAEgASgLMhouc2FuZGJveGQudjEuU2FuZGJveEZpbHRlchIkCg5hZnRlcl9zZXF1ZW5jZRgCIAEoA0IHukgEIgIoAEgAiAEBQhEKD19hZnRlcl9zZXF1ZW5jZSKyAQoWV2F0Y2hTYW5kYm94ZXNSZXNwb25zZRIoCghleGlzdGluZxgBIAEoCzIULnNhbmRib3hkLnYxLlNhbmRib3hIABIpCghib29rbWFyaxgCIAEoCzIVLnNhbmRib3hkLnYxLkJvb2ttYXJrSAASJwoHY2hhbmdlZBgDIAEoCzIULnNhbmRib3hkLnYxLlNhbmRib3hIABIQCghzZXF1ZW5jZRgEIAEoA0IICgZ1cGRhdGUiHAoIQm9va21hcmsSEAoIc2VxdWVuY2UYASABKAMirQMKFFVwZGF0ZVNhbmRib3hSZXF1ZXN0Ej8KCnNhbmRib3hfaWQYASABKAlCK7pIKHImMiReW2EtejAtOV0oW2EtejAtOS1dezAsNjF9W2EtejAtOV0pPyQSKQoJcmVzb3VyY2VzGAIgASgLMhYuc2FuZGJveGQudjEuUmVzb3VyY2VzEpcBCgZsYWJlbHMYAyADKAsyLS5zYW5kYm94ZC52MS5VcGRhdGVTYW5kYm94UmVxdWVzdC5MYWJlbHNFbnRyeUJYukhVmgFSEEAiMnIwKIABMiteW0EtWmEtejAtOV0oW0EtWmEtejAtOS5fLy1dKltBLVphLXowLTldKT8kKhpyGCiAAjITXlteXHgwMC1ceDFmXHg3Zl0qJBIvCgt1cGRhdGVfbWFzaxgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2sSIAoKZ2VuZXJhdGlvbhgFIAEoA0IHukgEIgIoAUgAiAEBGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCDQoLX2dlbmVyYXRpb24iPgoVVXBkYXRlU2FuZGJveFJlc3BvbnNlEiUKB3NhbmRib3gYASABKAsyFC5zYW5kYm94ZC52MS5TYW5kYm94IlYKE1N0YXJ0U2FuZGJveFJlcXVlc3QSPwoKc2FuZGJveF9pZBgBIAEoCUIrukgociYyJF5bYS16MC05XShbYS16MC05LV17MCw2MX1bYS16MC05XSk/JCI9ChRTdGFydFNhbmRib3hSZXNwb25zZRIlCgdzYW5kYm94GAEgASgLMhQuc2FuZGJveGQudjEuU2FuZGJveCKOAQoSU3RvcFNhbmRib3hSZXF1ZXN0Ej8KCnNhbmRib3hfaWQYASABKAlCK7pIKHImMiReW2EtejAtOV0oW2EtejAtOS1dezAsNjF9W2EtejAtOV0pPyQSNwoFZ3JhY2UYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CDbpICqoBByIDCNgEMgAiPAoTU3RvcFNhbmRib3hSZXNwb25zZRIlCgdzYW5kYm94GAEgASgLMhQuc2FuZGJveGQudjEuU2FuZGJveCJXChREZWxldGVTYW5kYm94UmVxdWVzdBI/CgpzYW5kYm94X2lkGAEgASgJQiu6SChyJjIkXlthLXowLTldKFthLXowLTktXXswLDYxfVthLXowLTldKT8kIhcKFURlbGV0ZVNhbmRib3hSZXNwb25zZSL2AQoRU3RyZWFtTG9nc1JlcXVlc3QSPwoKc2FuZGJveF9pZBgBIAEoCUIrukgociYyJF5bYS16MC05XShbYS16MC05LV17MCw2MX1bYS16MC05XSk/JBIOCgZmb2xsb3cYAiABKAgSJAoKdGFpbF9saW5lcxgDIAEoBUILukgIGgYYwIQ9KABIAIgBARIpCgVzaW5jZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMAoGc3RyZWFtGAUgASgOMhYuc2FuZGJveGQudjEuTG9nU3RyZWFtQgi6SAWCAQIQAUINCgtfdGFpbF9saW5lcyJ0ChJTdHJlYW1Mb2dzUmVzcG9uc2USKAoEdGltZRgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASJgoGc3RyZWFtGAIgASgOMhYuc2FuZGJveGQudjEuTG9nU3RyZWFtEgwKBGRhdGEYAyABKAwilQEKFkdldFNhbmRib3hTdGF0c1JlcXVlc3QSPwoKc2FuZGJveF9pZBgBIAEoCUIrukgociYyJF5bYS16MC05XShbYS16MC05LV17MCw2MX1bYS16MC05XSk/JBI6CgZ3aW5kb3cYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CD7pIDKoBCSIDCJAcMgIIASJ2ChdHZXRTYW5kYm94U3RhdHNSZXNwb25zZRIoCgVzdGF0cxgBIAEoCzIZLnNhbmRib3hkLnYxLlNhbmRib3hTdGF0cxIxCgdzdW1tYXJ5GAIgASgLMiAuc2FuZGJveGQudjEuU2FuZGJveFN0YXRzU3VtbWFyeSpVCglMb2dTdHJlYW0SGgoWTE9HX1NUUkVBTV9VTlNQRUNJRklFRBAAEhUKEUxPR19TVFJFQU1fU1RET1VUEAESFQoRTE9HX1NUUkVBTV9TVERFUlIQAjKLBwoOU2FuZGJveFNlcnZpY2USVgoNQ3JlYXRlU2FuZGJveBIhLnNhbmRib3hkLnYxLkNyZWF0ZVNhbmRib3hSZXF1ZXN0GiIuc2FuZGJveGQudjEuQ3JlYXRlU2FuZGJveFJlc3BvbnNlElIKCkdldFNhbmRib3gSHi5zYW5kYm94ZC52MS5HZXRTYW5kYm94UmVxdWVzdBofLnNhbmRib3hkLnYxLkdldFNhbmRib3hSZXNwb25zZSIDkAIBElsKDUxpc3RTYW5kYm94ZXMSIS5zYW5kYm94ZC52MS5MaXN0U2FuZGJveGVzUmVxdWVzdBoiLnNhbmRib3hkLnYxLkxpc3RTYW5kYm94ZXNSZXNwb25zZSIDkAIBEmAKDldhdGNoU2FuZGJveGVzEiIuc2FuZGJveGQudjEuV2F0Y2hTYW5kYm94ZXNSZXF1ZXN0GiMuc2FuZGJveGQudjEuV2F0Y2hTYW5kYm94ZXNSZXNwb25zZSIDkAIBMAESVgoNVXBkYXRlU2FuZGJveBIhLnNhbmRib3hkLnYxLlVwZGF0ZVNhbmRib3hSZXF1ZXN0GiIuc2FuZGJveGQudjEuVXBkYXRlU2FuZGJveFJlc3BvbnNlElMKDFN0YXJ0U2FuZGJveBIgLnNhbmRib3hkLnYxLlN0YXJ0U2FuZGJveFJlcXVlc3QaIS5zYW5kYm94ZC52MS5TdGFydFNhbmRib3hSZXNwb25zZRJQCgtTdG9wU2FuZGJveBIfLnNhbmRib3hkLnYxLlN0b3BTYW5kYm94UmVxdWVzdBogLnNhbmRib3hkLnYxLlN0b3BTYW5kYm94UmVzcG9uc2USVgoNRGVsZXRlU2FuZGJveBIhLnNhbmRib3hkLnYxLkRlbGV0ZVNhbmRib3hSZXF1ZXN0GiIuc2FuZGJveGQudjEuRGVsZXRlU2FuZGJveFJlc3BvbnNlElQKClN0cmVhbUxvZ3MSHi5zYW5kYm94ZC52MS5TdHJlYW1Mb2dzUmVxdWVzdBofLnNhbmRib3hkLnYxLlN0cmVhbUxvZ3NSZXNwb25zZSIDkAIBMAESYQoPR2V0U2FuZGJveFN0YXRzEiMuc2FuZGJveGQudjEuR2V0U2FuZGJveFN0YXRzUmVxdWVzdBokLnNhbmRib3hkLnYxLkdldFNhbmRib3hTdGF0c1Jlc3BvbnNlIgOQAgFiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_sandboxd_v1_resources, file_sandboxd_v1_sandbox, file_sandboxd_v1_stats]);
+  fileDesc("CiFzYW5kYm94ZC92MS9zYW5kYm94X3NlcnZpY2UucHJvdG8SC3NhbmRib3hkLnYxItsBChRDcmVhdGVTYW5kYm94UmVxdWVzdBJCCgpzYW5kYm94X2lkGAEgASgJQi66SCtyKTInXihbYS16MC05XShbYS16MC05LV17MCw2MX1bYS16MC05XSk/KT8kEjsKBnRlbmFudBgCIAEoCUIrukgociYyJF5bYS16MC05XShbYS16MC05LV17MCw2MX1bYS16MC05XSk/JBImCgRzcGVjGAMgASgLMhguc2FuZGJveGQudjEuU2FuZGJveFNwZWMSEQoEd2FpdBgEIAEoCEgAiAEBQgcKBV93YWl0Ij4KFUNyZWF0ZVNhbmRib3hSZXNwb25zZRIlCgdzYW5kYm94GAEgASgLMhQuc2FuZGJveGQudjEuU2FuZGJveCJUChFHZXRTYW5kYm94UmVxdWVzdBI/CgpzYW5kYm94X2lkGAEgASgJQiu6SChyJjIkXlthLXowLTldKFthLXowLTktXXswLDYxfVthLXowLTldKT8kIjsKEkdldFNhbmRib3hSZXNwb25zZRIlCgdzYW5kYm94GAEgASgLMhQuc2FuZGJveGQudjEuU2FuZGJveCL+AQoNU2FuZGJveEZpbHRlchI+CgZ0ZW5hbnQYASABKAlCLrpIK3IpMideKFthLXowLTldKFthLXowLTktXXswLDYxfVthLXowLTldKT8pPyQSQAoGbGFiZWxzGAIgAygLMiYuc2FuZGJveGQudjEuU2FuZGJveEZpbHRlci5MYWJlbHNFbnRyeUIIukgFmgECEBASPAoGc3RhdGVzGAMgAygOMhkuc2FuZGJveGQudjEuU2FuZGJveFN0YXRlQhG6SA6SAQsQECIHggEEEAEgABotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIn8KFExpc3RTYW5kYm94ZXNSZXF1ZXN0EioKBmZpbHRlchgBIAEoCzIaLnNhbmRib3hkLnYxLlNhbmRib3hGaWx0ZXISHQoJcGFnZV9zaXplGAIgASgFQgq6SAcaBRjoBygAEhwKCnBhZ2VfdG9rZW4YAyABKAlCCLpIBXIDKIAEIlkKFUxpc3RTYW5kYm94ZXNSZXNwb25zZRInCglzYW5kYm94ZXMYASADKAsyFC5zYW5kYm94ZC52MS5TYW5kYm94EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJ8ChVXYXRjaFNhbmRib3hlc1JlcXVlc3QSKgoGZmlsdGVyGAEgASgLMhouc2FuZGJveGQudjEuU2FuZGJveEZpbHRlchIkCg5hZnRlcl9zZXF1ZW5jZRgCIAEoA0IHukgEIgIoAEgAiAEBQhEKD19hZnRlcl9zZXF1ZW5jZSKyAQoWV2F0Y2hTYW5kYm94ZXNSZXNwb25zZRIoCghleGlzdGluZxgBIAEoCzIULnNhbmRib3hkLnYxLlNhbmRib3hIABIpCghib29rbWFyaxgCIAEoCzIVLnNhbmRib3hkLnYxLkJvb2ttYXJrSAASJwoHY2hhbmdlZBgDIAEoCzIULnNhbmRib3hkLnYxLlNhbmRib3hIABIQCghzZXF1ZW5jZRgEIAEoA0IICgZ1cGRhdGUiHAoIQm9va21hcmsSEAoIc2VxdWVuY2UYASABKAMirQMKFFVwZGF0ZVNhbmRib3hSZXF1ZXN0Ej8KCnNhbmRib3hfaWQYASABKAlCK7pIKHImMiReW2EtejAtOV0oW2EtejAtOS1dezAsNjF9W2EtejAtOV0pPyQSKQoJcmVzb3VyY2VzGAIgASgLMhYuc2FuZGJveGQudjEuUmVzb3VyY2VzEpcBCgZsYWJlbHMYAyADKAsyLS5zYW5kYm94ZC52MS5VcGRhdGVTYW5kYm94UmVxdWVzdC5MYWJlbHNFbnRyeUJYukhVmgFSEEAiMnIwKIABMiteW0EtWmEtejAtOV0oW0EtWmEtejAtOS5fLy1dKltBLVphLXowLTldKT8kKhpyGCiAAjITXlteXHgwMC1ceDFmXHg3Zl0qJBIvCgt1cGRhdGVfbWFzaxgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2sSIAoKZ2VuZXJhdGlvbhgFIAEoA0IHukgEIgIoAUgAiAEBGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCDQoLX2dlbmVyYXRpb24iPgoVVXBkYXRlU2FuZGJveFJlc3BvbnNlEiUKB3NhbmRib3gYASABKAsyFC5zYW5kYm94ZC52MS5TYW5kYm94IlYKE1N0YXJ0U2FuZGJveFJlcXVlc3QSPwoKc2FuZGJveF9pZBgBIAEoCUIrukgociYyJF5bYS16MC05XShbYS16MC05LV17MCw2MX1bYS16MC05XSk/JCI9ChRTdGFydFNhbmRib3hSZXNwb25zZRIlCgdzYW5kYm94GAEgASgLMhQuc2FuZGJveGQudjEuU2FuZGJveCKOAQoSU3RvcFNhbmRib3hSZXF1ZXN0Ej8KCnNhbmRib3hfaWQYASABKAlCK7pIKHImMiReW2EtejAtOV0oW2EtejAtOS1dezAsNjF9W2EtejAtOV0pPyQSNwoFZ3JhY2UYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CDbpICqoBByIDCNgEMgAiPAoTU3RvcFNhbmRib3hSZXNwb25zZRIlCgdzYW5kYm94GAEgASgLMhQuc2FuZGJveGQudjEuU2FuZGJveCKuAQoTUmVuZXdTYW5kYm94UmVxdWVzdBI/CgpzYW5kYm94X2lkGAEgASgJQiu6SChyJjIkXlthLXowLTldKFthLXowLTktXXswLDYxfVthLXowLTldKT8kEhsKCmdlbmVyYXRpb24YAiABKANCB7pIBCICKAESOQoDdHRsGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQhG6SA6qAQsiBQiAiooPMgIIASI9ChRSZW5ld1NhbmRib3hSZXNwb25zZRIlCgdzYW5kYm94GAEgASgLMhQuc2FuZGJveGQudjEuU2FuZGJveCJWChNQYXVzZVNhbmRib3hSZXF1ZXN0Ej8KCnNhbmRib3hfaWQYASABKAlCK7pIKHImMiReW2EtejAtOV0oW2EtejAtOS1dezAsNjF9W2EtejAtOV0pPyQiPQoUUGF1c2VTYW5kYm94UmVzcG9uc2USJQoHc2FuZGJveBgBIAEoCzIULnNhbmRib3hkLnYxLlNhbmRib3giVwoUUmVzdW1lU2FuZGJveFJlcXVlc3QSPwoKc2FuZGJveF9pZBgBIAEoCUIrukgociYyJF5bYS16MC05XShbYS16MC05LV17MCw2MX1bYS16MC05XSk/JCI+ChVSZXN1bWVTYW5kYm94UmVzcG9uc2USJQoHc2FuZGJveBgBIAEoCzIULnNhbmRib3hkLnYxLlNhbmRib3giWAoVRXhwbGFpblNhbmRib3hSZXF1ZXN0Ej8KCnNhbmRib3hfaWQYASABKAlCK7pIKHImMiReW2EtejAtOV0oW2EtejAtOS1dezAsNjF9W2EtejAtOV0pPyQiUQoWRXhwbGFpblNhbmRib3hSZXNwb25zZRIPCgdzdW1tYXJ5GAEgASgJEiYKCGZpbmRpbmdzGAIgAygLMhQuc2FuZGJveGQudjEuRmluZGluZyI2CgdGaW5kaW5nEgwKBGtpbmQYASABKAkSDwoHbWVzc2FnZRgCIAEoCRIMCgRoaW50GAMgASgJIlcKFERlbGV0ZVNhbmRib3hSZXF1ZXN0Ej8KCnNhbmRib3hfaWQYASABKAlCK7pIKHImMiReW2EtejAtOV0oW2EtejAtOS1dezAsNjF9W2EtejAtOV0pPyQiFwoVRGVsZXRlU2FuZGJveFJlc3BvbnNlIvYBChFTdHJlYW1Mb2dzUmVxdWVzdBI/CgpzYW5kYm94X2lkGAEgASgJQiu6SChyJjIkXlthLXowLTldKFthLXowLTktXXswLDYxfVthLXowLTldKT8kEg4KBmZvbGxvdxgCIAEoCBIkCgp0YWlsX2xpbmVzGAMgASgFQgu6SAgaBhjAhD0oAEgAiAEBEikKBXNpbmNlGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIwCgZzdHJlYW0YBSABKA4yFi5zYW5kYm94ZC52MS5Mb2dTdHJlYW1CCLpIBYIBAhABQg0KC190YWlsX2xpbmVzInQKElN0cmVhbUxvZ3NSZXNwb25zZRIoCgR0aW1lGAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBImCgZzdHJlYW0YAiABKA4yFi5zYW5kYm94ZC52MS5Mb2dTdHJlYW0SDAoEZGF0YRgDIAEoDCKVAQoWR2V0U2FuZGJveFN0YXRzUmVxdWVzdBI/CgpzYW5kYm94X2lkGAEgASgJQiu6SChyJjIkXlthLXowLTldKFthLXowLTktXXswLDYxfVthLXowLTldKT8kEjoKBndpbmRvdxgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIPukgMqgEJIgMIkBwyAggBInYKF0dldFNhbmRib3hTdGF0c1Jlc3BvbnNlEigKBXN0YXRzGAEgASgLMhkuc2FuZGJveGQudjEuU2FuZGJveFN0YXRzEjEKB3N1bW1hcnkYAiABKAsyIC5zYW5kYm94ZC52MS5TYW5kYm94U3RhdHNTdW1tYXJ5KlUKCUxvZ1N0cmVhbRIaChZMT0dfU1RSRUFNX1VOU1BFQ0lGSUVEEAASFQoRTE9HX1NUUkVBTV9TVERPVVQQARIVChFMT0dfU1RSRUFNX1NUREVSUhACMu0JCg5TYW5kYm94U2VydmljZRJWCg1DcmVhdGVTYW5kYm94EiEuc2FuZGJveGQudjEuQ3JlYXRlU2FuZGJveFJlcXVlc3QaIi5zYW5kYm94ZC52MS5DcmVhdGVTYW5kYm94UmVzcG9uc2USUgoKR2V0U2FuZGJveBIeLnNhbmRib3hkLnYxLkdldFNhbmRib3hSZXF1ZXN0Gh8uc2FuZGJveGQudjEuR2V0U2FuZGJveFJlc3BvbnNlIgOQAgESWwoNTGlzdFNhbmRib3hlcxIhLnNhbmRib3hkLnYxLkxpc3RTYW5kYm94ZXNSZXF1ZXN0GiIuc2FuZGJveGQudjEuTGlzdFNhbmRib3hlc1Jlc3BvbnNlIgOQAgESYAoOV2F0Y2hTYW5kYm94ZXMSIi5zYW5kYm94ZC52MS5XYXRjaFNhbmRib3hlc1JlcXVlc3QaIy5zYW5kYm94ZC52MS5XYXRjaFNhbmRib3hlc1Jlc3BvbnNlIgOQAgEwARJWCg1VcGRhdGVTYW5kYm94EiEuc2FuZGJveGQudjEuVXBkYXRlU2FuZGJveFJlcXVlc3QaIi5zYW5kYm94ZC52MS5VcGRhdGVTYW5kYm94UmVzcG9uc2USUwoMU3RhcnRTYW5kYm94EiAuc2FuZGJveGQudjEuU3RhcnRTYW5kYm94UmVxdWVzdBohLnNhbmRib3hkLnYxLlN0YXJ0U2FuZGJveFJlc3BvbnNlElAKC1N0b3BTYW5kYm94Eh8uc2FuZGJveGQudjEuU3RvcFNhbmRib3hSZXF1ZXN0GiAuc2FuZGJveGQudjEuU3RvcFNhbmRib3hSZXNwb25zZRJTCgxSZW5ld1NhbmRib3gSIC5zYW5kYm94ZC52MS5SZW5ld1NhbmRib3hSZXF1ZXN0GiEuc2FuZGJveGQudjEuUmVuZXdTYW5kYm94UmVzcG9uc2USUwoMUGF1c2VTYW5kYm94EiAuc2FuZGJveGQudjEuUGF1c2VTYW5kYm94UmVxdWVzdBohLnNhbmRib3hkLnYxLlBhdXNlU2FuZGJveFJlc3BvbnNlElYKDVJlc3VtZVNhbmRib3gSIS5zYW5kYm94ZC52MS5SZXN1bWVTYW5kYm94UmVxdWVzdBoiLnNhbmRib3hkLnYxLlJlc3VtZVNhbmRib3hSZXNwb25zZRJeCg5FeHBsYWluU2FuZGJveBIiLnNhbmRib3hkLnYxLkV4cGxhaW5TYW5kYm94UmVxdWVzdBojLnNhbmRib3hkLnYxLkV4cGxhaW5TYW5kYm94UmVzcG9uc2UiA5ACARJWCg1EZWxldGVTYW5kYm94EiEuc2FuZGJveGQudjEuRGVsZXRlU2FuZGJveFJlcXVlc3QaIi5zYW5kYm94ZC52MS5EZWxldGVTYW5kYm94UmVzcG9uc2USVAoKU3RyZWFtTG9ncxIeLnNhbmRib3hkLnYxLlN0cmVhbUxvZ3NSZXF1ZXN0Gh8uc2FuZGJveGQudjEuU3RyZWFtTG9nc1Jlc3BvbnNlIgOQAgEwARJhCg9HZXRTYW5kYm94U3RhdHMSIy5zYW5kYm94ZC52MS5HZXRTYW5kYm94U3RhdHNSZXF1ZXN0GiQuc2FuZGJveGQudjEuR2V0U2FuZGJveFN0YXRzUmVzcG9uc2UiA5ACAWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_field_mask, file_google_protobuf_timestamp, file_sandboxd_v1_resources, file_sandboxd_v1_sandbox, file_sandboxd_v1_stats]);
 
 /**
  * Request of CreateSandbox.
@@ -491,6 +491,230 @@ export const StopSandboxResponseSchema: GenMessage<StopSandboxResponse> = /*@__P
   messageDesc(file_sandboxd_v1_sandbox_service, 15);
 
 /**
+ * Request of RenewSandbox.
+ *
+ * @generated from message sandboxd.v1.RenewSandboxRequest
+ */
+export type RenewSandboxRequest = Message<"sandboxd.v1.RenewSandboxRequest"> & {
+  /**
+   * Required.
+   *
+   * @generated from field: string sandbox_id = 1;
+   */
+  sandboxId: string;
+
+  /**
+   * The generation that the caller knows. Required.
+   *
+   * @generated from field: int64 generation = 2;
+   */
+  generation: bigint;
+
+  /**
+   * From now. Bounds: 1 s to 366 days. Default: lifetime.ttl of the spec.
+   *
+   * @generated from field: google.protobuf.Duration ttl = 3;
+   */
+  ttl?: Duration | undefined;
+};
+
+/**
+ * Describes the message sandboxd.v1.RenewSandboxRequest.
+ * Use `create(RenewSandboxRequestSchema)` to create a new message.
+ */
+export const RenewSandboxRequestSchema: GenMessage<RenewSandboxRequest> = /*@__PURE__*/
+  messageDesc(file_sandboxd_v1_sandbox_service, 16);
+
+/**
+ * Answer of RenewSandbox.
+ *
+ * @generated from message sandboxd.v1.RenewSandboxResponse
+ */
+export type RenewSandboxResponse = Message<"sandboxd.v1.RenewSandboxResponse"> & {
+  /**
+   * The sandbox with its new lease and generation.
+   *
+   * @generated from field: sandboxd.v1.Sandbox sandbox = 1;
+   */
+  sandbox?: Sandbox | undefined;
+};
+
+/**
+ * Describes the message sandboxd.v1.RenewSandboxResponse.
+ * Use `create(RenewSandboxResponseSchema)` to create a new message.
+ */
+export const RenewSandboxResponseSchema: GenMessage<RenewSandboxResponse> = /*@__PURE__*/
+  messageDesc(file_sandboxd_v1_sandbox_service, 17);
+
+/**
+ * Request of PauseSandbox.
+ *
+ * @generated from message sandboxd.v1.PauseSandboxRequest
+ */
+export type PauseSandboxRequest = Message<"sandboxd.v1.PauseSandboxRequest"> & {
+  /**
+   * Required.
+   *
+   * @generated from field: string sandbox_id = 1;
+   */
+  sandboxId: string;
+};
+
+/**
+ * Describes the message sandboxd.v1.PauseSandboxRequest.
+ * Use `create(PauseSandboxRequestSchema)` to create a new message.
+ */
+export const PauseSandboxRequestSchema: GenMessage<PauseSandboxRequest> = /*@__PURE__*/
+  messageDesc(file_sandboxd_v1_sandbox_service, 18);
+
+/**
+ * Answer of PauseSandbox.
+ *
+ * @generated from message sandboxd.v1.PauseSandboxResponse
+ */
+export type PauseSandboxResponse = Message<"sandboxd.v1.PauseSandboxResponse"> & {
+  /**
+   * The sandbox after the pause.
+   *
+   * @generated from field: sandboxd.v1.Sandbox sandbox = 1;
+   */
+  sandbox?: Sandbox | undefined;
+};
+
+/**
+ * Describes the message sandboxd.v1.PauseSandboxResponse.
+ * Use `create(PauseSandboxResponseSchema)` to create a new message.
+ */
+export const PauseSandboxResponseSchema: GenMessage<PauseSandboxResponse> = /*@__PURE__*/
+  messageDesc(file_sandboxd_v1_sandbox_service, 19);
+
+/**
+ * Request of ResumeSandbox.
+ *
+ * @generated from message sandboxd.v1.ResumeSandboxRequest
+ */
+export type ResumeSandboxRequest = Message<"sandboxd.v1.ResumeSandboxRequest"> & {
+  /**
+   * Required.
+   *
+   * @generated from field: string sandbox_id = 1;
+   */
+  sandboxId: string;
+};
+
+/**
+ * Describes the message sandboxd.v1.ResumeSandboxRequest.
+ * Use `create(ResumeSandboxRequestSchema)` to create a new message.
+ */
+export const ResumeSandboxRequestSchema: GenMessage<ResumeSandboxRequest> = /*@__PURE__*/
+  messageDesc(file_sandboxd_v1_sandbox_service, 20);
+
+/**
+ * Answer of ResumeSandbox.
+ *
+ * @generated from message sandboxd.v1.ResumeSandboxResponse
+ */
+export type ResumeSandboxResponse = Message<"sandboxd.v1.ResumeSandboxResponse"> & {
+  /**
+   * The sandbox after the resumption.
+   *
+   * @generated from field: sandboxd.v1.Sandbox sandbox = 1;
+   */
+  sandbox?: Sandbox | undefined;
+};
+
+/**
+ * Describes the message sandboxd.v1.ResumeSandboxResponse.
+ * Use `create(ResumeSandboxResponseSchema)` to create a new message.
+ */
+export const ResumeSandboxResponseSchema: GenMessage<ResumeSandboxResponse> = /*@__PURE__*/
+  messageDesc(file_sandboxd_v1_sandbox_service, 21);
+
+/**
+ * Request of ExplainSandbox.
+ *
+ * @generated from message sandboxd.v1.ExplainSandboxRequest
+ */
+export type ExplainSandboxRequest = Message<"sandboxd.v1.ExplainSandboxRequest"> & {
+  /**
+   * Required.
+   *
+   * @generated from field: string sandbox_id = 1;
+   */
+  sandboxId: string;
+};
+
+/**
+ * Describes the message sandboxd.v1.ExplainSandboxRequest.
+ * Use `create(ExplainSandboxRequestSchema)` to create a new message.
+ */
+export const ExplainSandboxRequestSchema: GenMessage<ExplainSandboxRequest> = /*@__PURE__*/
+  messageDesc(file_sandboxd_v1_sandbox_service, 22);
+
+/**
+ * Answer of ExplainSandbox.
+ *
+ * @generated from message sandboxd.v1.ExplainSandboxResponse
+ */
+export type ExplainSandboxResponse = Message<"sandboxd.v1.ExplainSandboxResponse"> & {
+  /**
+   * One sentence.
+   *
+   * @generated from field: string summary = 1;
+   */
+  summary: string;
+
+  /**
+   * What it rests on, the most telling first.
+   *
+   * @generated from field: repeated sandboxd.v1.Finding findings = 2;
+   */
+  findings: Finding[];
+};
+
+/**
+ * Describes the message sandboxd.v1.ExplainSandboxResponse.
+ * Use `create(ExplainSandboxResponseSchema)` to create a new message.
+ */
+export const ExplainSandboxResponseSchema: GenMessage<ExplainSandboxResponse> = /*@__PURE__*/
+  messageDesc(file_sandboxd_v1_sandbox_service, 23);
+
+/**
+ * One thing that is seen of a sandbox.
+ *
+ * @generated from message sandboxd.v1.Finding
+ */
+export type Finding = Message<"sandboxd.v1.Finding"> & {
+  /**
+   * What kind: a stable word in lower case, for example "oom_killed", "cpu_throttled", "image_unavailable".
+   *
+   * @generated from field: string kind = 1;
+   */
+  kind: string;
+
+  /**
+   * In words, with figures.
+   *
+   * @generated from field: string message = 2;
+   */
+  message: string;
+
+  /**
+   * What can be done about it. Empty if nothing need be.
+   *
+   * @generated from field: string hint = 3;
+   */
+  hint: string;
+};
+
+/**
+ * Describes the message sandboxd.v1.Finding.
+ * Use `create(FindingSchema)` to create a new message.
+ */
+export const FindingSchema: GenMessage<Finding> = /*@__PURE__*/
+  messageDesc(file_sandboxd_v1_sandbox_service, 24);
+
+/**
  * Request of DeleteSandbox.
  *
  * @generated from message sandboxd.v1.DeleteSandboxRequest
@@ -509,7 +733,7 @@ export type DeleteSandboxRequest = Message<"sandboxd.v1.DeleteSandboxRequest"> &
  * Use `create(DeleteSandboxRequestSchema)` to create a new message.
  */
 export const DeleteSandboxRequestSchema: GenMessage<DeleteSandboxRequest> = /*@__PURE__*/
-  messageDesc(file_sandboxd_v1_sandbox_service, 16);
+  messageDesc(file_sandboxd_v1_sandbox_service, 25);
 
 /**
  * Answer of DeleteSandbox.
@@ -524,7 +748,7 @@ export type DeleteSandboxResponse = Message<"sandboxd.v1.DeleteSandboxResponse">
  * Use `create(DeleteSandboxResponseSchema)` to create a new message.
  */
 export const DeleteSandboxResponseSchema: GenMessage<DeleteSandboxResponse> = /*@__PURE__*/
-  messageDesc(file_sandboxd_v1_sandbox_service, 17);
+  messageDesc(file_sandboxd_v1_sandbox_service, 26);
 
 /**
  * Request of StreamLogs.
@@ -573,7 +797,7 @@ export type StreamLogsRequest = Message<"sandboxd.v1.StreamLogsRequest"> & {
  * Use `create(StreamLogsRequestSchema)` to create a new message.
  */
 export const StreamLogsRequestSchema: GenMessage<StreamLogsRequest> = /*@__PURE__*/
-  messageDesc(file_sandboxd_v1_sandbox_service, 18);
+  messageDesc(file_sandboxd_v1_sandbox_service, 27);
 
 /**
  * Some output.
@@ -609,7 +833,7 @@ export type StreamLogsResponse = Message<"sandboxd.v1.StreamLogsResponse"> & {
  * Use `create(StreamLogsResponseSchema)` to create a new message.
  */
 export const StreamLogsResponseSchema: GenMessage<StreamLogsResponse> = /*@__PURE__*/
-  messageDesc(file_sandboxd_v1_sandbox_service, 19);
+  messageDesc(file_sandboxd_v1_sandbox_service, 28);
 
 /**
  * Request of GetSandboxStats.
@@ -637,7 +861,7 @@ export type GetSandboxStatsRequest = Message<"sandboxd.v1.GetSandboxStatsRequest
  * Use `create(GetSandboxStatsRequestSchema)` to create a new message.
  */
 export const GetSandboxStatsRequestSchema: GenMessage<GetSandboxStatsRequest> = /*@__PURE__*/
-  messageDesc(file_sandboxd_v1_sandbox_service, 20);
+  messageDesc(file_sandboxd_v1_sandbox_service, 29);
 
 /**
  * Answer of GetSandboxStats.
@@ -665,7 +889,7 @@ export type GetSandboxStatsResponse = Message<"sandboxd.v1.GetSandboxStatsRespon
  * Use `create(GetSandboxStatsResponseSchema)` to create a new message.
  */
 export const GetSandboxStatsResponseSchema: GenMessage<GetSandboxStatsResponse> = /*@__PURE__*/
-  messageDesc(file_sandboxd_v1_sandbox_service, 21);
+  messageDesc(file_sandboxd_v1_sandbox_service, 30);
 
 /**
  * A stream that output was written to.
@@ -802,6 +1026,53 @@ export const SandboxService: GenService<{
     methodKind: "unary";
     input: typeof StopSandboxRequestSchema;
     output: typeof StopSandboxResponseSchema;
+  },
+  /**
+   * Moves a lease: the sandbox now expires ttl from now. Nothing else moves it. Compare-and-set: of two callers with the same
+   * generation one wins, and the other learns that it must look again. max_lifetime still holds, so the expiry in the answer can be
+   * sooner than asked. A sandbox that already expired and is kept (stopped, paused) gets a new lease and is not started by
+   * it. Errors: INVALID_ARGUMENT (no ttl in the request or the spec); NOT_FOUND; ABORTED (GENERATION_MISMATCH, with the
+   * present generation in the metadata); FAILED_PRECONDITION (INVALID_STATE) while it is being deleted.
+   *
+   * @generated from rpc sandboxd.v1.SandboxService.RenewSandbox
+   */
+  renewSandbox: {
+    methodKind: "unary";
+    input: typeof RenewSandboxRequestSchema;
+    output: typeof RenewSandboxResponseSchema;
+  },
+  /**
+   * Freezes every process of a sandbox. Its lease goes on, its idleness and its health check stand still. Returns when it is PAUSED. Idempotent:
+   * already paused, by whomever, is success. Errors: NOT_FOUND; FAILED_PRECONDITION (INVALID_STATE) if it does not run.
+   *
+   * @generated from rpc sandboxd.v1.SandboxService.PauseSandbox
+   */
+  pauseSandbox: {
+    methodKind: "unary";
+    input: typeof PauseSandboxRequestSchema;
+    output: typeof PauseSandboxResponseSchema;
+  },
+  /**
+   * Lets a paused sandbox go on. Returns when it is RUNNING. Idempotent: already running is success.
+   * Errors: NOT_FOUND; FAILED_PRECONDITION (INVALID_STATE) if it is neither paused nor running.
+   *
+   * @generated from rpc sandboxd.v1.SandboxService.ResumeSandbox
+   */
+  resumeSandbox: {
+    methodKind: "unary";
+    input: typeof ResumeSandboxRequestSchema;
+    output: typeof ResumeSandboxResponseSchema;
+  },
+  /**
+   * Says in plain words, with figures, how a sandbox is: why it died, will not start, waits, or is slow. For people; costs no
+   * engine call. Errors: NOT_FOUND.
+   *
+   * @generated from rpc sandboxd.v1.SandboxService.ExplainSandbox
+   */
+  explainSandbox: {
+    methodKind: "unary";
+    input: typeof ExplainSandboxRequestSchema;
+    output: typeof ExplainSandboxResponseSchema;
   },
   /**
    * Removes a sandbox, its container and logs; kills it if it runs. Returns when it is gone. Idempotent: a sandbox that does

@@ -11,6 +11,8 @@ const timeoutsMs: Readonly<Record<Verb, number>> = {
   stop: 20,
   remove: 20,
   update: 20,
+  pause: 1_000,
+  resume: 1_000,
   pull: 20,
 };
 
@@ -142,7 +144,7 @@ describe("what a failure means", () => {
     expect(engineError("pull", new Error("odd")).details.metadata).toBeUndefined();
     expect(engineError("pull", "text")).toMatchObject({
       reason: "ENGINE_FAILED",
-      message: "engine pull: text",
+      message: "engine pause: 1_000, resume: 1_000, pull: text",
     });
   });
 

@@ -1,10 +1,13 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import type { Container } from "../../../src/engine/runtime.ts";
-import { type Action, decide, exitOf, type Observed } from "../../../src/sandbox/decide.ts";
+import { type Action, decide, type Observed } from "../../../src/sandbox/decide.ts";
+import { exitOf } from "../../../src/sandbox/ending.ts";
 import type { SandboxRecord, State } from "../../../src/sandbox/record.ts";
 import { moved } from "../../../src/sandbox/transition.ts";
 import { bootId, containerOf, recordOf, startedAt, states } from "./fixture.ts";
+
+const now = { bootId, nowMs: 1_700_000_001_000 };
 
 const absent: Observed = { kind: "absent" };
 
@@ -26,7 +29,7 @@ function short(action: Action): string {
 }
 
 const step = (record: Partial<SandboxRecord>, observed: Observed) =>
-  short(decide(recordOf(record), observed, bootId));
+  short(decide(recordOf(record), observed, now));
 
 const seenStates = ["absent", "created", "running", "paused", "exited"] as const;
 type SeenState = (typeof seenStates)[number];
@@ -45,6 +48,7 @@ const stopped = "STOPPED REQUESTED";
 const beingStopped: Row = [stopped, stopped, "stop", "stop", stopped];
 const atRest: Row = ["nothing", "nothing", "stop EXTERNAL", "stop EXTERNAL", "nothing"];
 const unexpected: Row = [lost, lost, "verify", paused, ended];
+const beingPaused: Row = [lost, lost, "pause", "PAUSED REQUESTED", ended];
 const removal: Row = ["forget", "remove", "remove", "remove", "remove"];
 
 const expectedSteps: Readonly<Record<SandboxRecord["wanted"], Readonly<Record<State, Row>>>> = {
@@ -53,19 +57,40 @@ const expectedSteps: Readonly<Record<SandboxRecord["wanted"], Readonly<Record<St
     PULLING: starting,
     CREATING: starting,
     RUNNING: [lost, lost, "nothing", paused, ended],
+    BACKING_OFF: [lost, "start", "verify", paused, ended],
+    PAUSING: unexpected,
     PAUSED: [lost, lost, "verify", "nothing", ended],
-    STOPPING: unexpected,
+    RESUMING: [lost, lost, "verify", "resume", ended],
+    STOPPING: [lost, lost, "stop", paused, "FAILED PROGRESS"],
     STOPPED: unexpected,
     FAILED: unexpected,
     DELETING: unexpected,
     DELETED: unexpected,
+  },
+  PAUSED: {
+    PENDING: beingPaused,
+    PULLING: beingPaused,
+    CREATING: beingPaused,
+    RUNNING: beingPaused,
+    BACKING_OFF: beingPaused,
+    PAUSING: beingPaused,
+    PAUSED: [lost, lost, "verify", "nothing", ended],
+    RESUMING: beingPaused,
+    STOPPING: [lost, lost, "pause", "PAUSED REQUESTED", "FAILED PROGRESS"],
+    STOPPED: beingPaused,
+    FAILED: beingPaused,
+    DELETING: beingPaused,
+    DELETED: beingPaused,
   },
   STOPPED: {
     PENDING: beingStopped,
     PULLING: beingStopped,
     CREATING: beingStopped,
     RUNNING: beingStopped,
+    BACKING_OFF: beingStopped,
+    PAUSING: beingStopped,
     PAUSED: beingStopped,
+    RESUMING: beingStopped,
     STOPPING: beingStopped,
     STOPPED: atRest,
     FAILED: atRest,
@@ -77,7 +102,10 @@ const expectedSteps: Readonly<Record<SandboxRecord["wanted"], Readonly<Record<St
     PULLING: removal,
     CREATING: removal,
     RUNNING: removal,
+    BACKING_OFF: removal,
+    PAUSING: removal,
     PAUSED: removal,
+    RESUMING: removal,
     STOPPING: removal,
     STOPPED: removal,
     FAILED: removal,
@@ -86,7 +114,7 @@ const expectedSteps: Readonly<Record<SandboxRecord["wanted"], Readonly<Record<St
   },
 };
 
-const wantedStates = ["RUNNING", "STOPPED", "DELETED"] as const;
+const wantedStates = ["RUNNING", "PAUSED", "STOPPED", "DELETED"] as const;
 
 describe.each(wantedStates)("wanted %s", (wanted) => {
   const cells = states.flatMap((state) =>
@@ -115,7 +143,7 @@ describe("how a run ended", () => {
     ["EXTERNAL", { exitCode: 137 }, { touchedExternally: true }],
     ["EXTERNAL", { exitCode: 0 }, { touchedExternally: true }],
   ] as const)("is told as %s for %o, %o", (reason, container, more) => {
-    const action = decide(running, seen({ state: "exited", ...container }, more), bootId);
+    const action = decide(running, seen({ state: "exited", ...container }, more), now);
     expect(action).toMatchObject({ do: "settle", settlement: { reason, wanted: "STOPPED" } });
   });
 
@@ -125,7 +153,7 @@ describe("how a run ended", () => {
       const action = decide(
         record,
         seen({ state: "exited", exitCode }, { touchedExternally: true, oomKills: 1 }),
-        bootId,
+        now,
       );
       expect(action).toMatchObject({
         settlement: { state: "STOPPED", reason: "HOST_REBOOT", endedRun: startedAt },
@@ -180,7 +208,7 @@ test("a sandbox that was stopped is told as the caller's doing, with how its run
   const action = decide(
     { ...record, transition: { ...record.transition, actor } },
     seen({ state: "exited", exitCode: 143 }),
-    bootId,
+    now,
   );
   expect(action).toMatchObject({
     settlement: { actor, endedRun: startedAt, exit: { code: 143, signal: 15 } },
@@ -191,7 +219,7 @@ test("a sandbox that was stopped before it ever started has no exit", () => {
   const action = decide(
     recordOf({ wanted: "STOPPED", state: "STOPPING" }),
     seen({ state: "created", startedAt: "" }),
-    bootId,
+    now,
   );
   expect(action).toMatchObject({ settlement: { state: "STOPPED" } });
   expect(action).not.toHaveProperty("settlement.exit");
@@ -225,7 +253,7 @@ const anyObserved: fc.Arbitrary<Observed> = fc.oneof(
 test("nothing is ever created or started that is not wanted to run", () => {
   fc.assert(
     fc.property(anyRecord, anyObserved, (record, observed) => {
-      const action = decide(record, observed, bootId);
+      const action = decide(record, observed, now);
       fc.pre(record.wanted !== "RUNNING");
       expect(["create", "start", "verify"]).not.toContain(action.do);
     }),
@@ -235,7 +263,7 @@ test("nothing is ever created or started that is not wanted to run", () => {
 test("nothing is ever removed or forgotten that is not wanted deleted", () => {
   fc.assert(
     fc.property(anyRecord, anyObserved, (record, observed) => {
-      const action = decide(record, observed, bootId);
+      const action = decide(record, observed, now);
       expect(["remove", "forget"].includes(action.do)).toBe(record.wanted === "DELETED");
     }),
   );
@@ -244,7 +272,7 @@ test("nothing is ever removed or forgotten that is not wanted deleted", () => {
 test("only what is gone is forgotten", () => {
   fc.assert(
     fc.property(anyRecord, anyObserved, (record, observed) => {
-      const action = decide(record, observed, bootId);
+      const action = decide(record, observed, now);
       expect(action.do === "forget").toBe(record.wanted === "DELETED" && observed.kind === "absent");
     }),
   );
@@ -253,7 +281,7 @@ test("only what is gone is forgotten", () => {
 test("a step on a container is on the one that was seen", () => {
   fc.assert(
     fc.property(anyRecord, anyObserved, (record, observed) => {
-      const action = decide(record, observed, bootId);
+      const action = decide(record, observed, now);
       fc.pre("containerId" in action);
       expect(observed).toMatchObject({ container: { id: action.containerId } });
     }),
@@ -263,9 +291,9 @@ test("a step on a container is on the one that was seen", () => {
 test("what was told is told once: after it was recorded, the same view asks for no other telling", () => {
   fc.assert(
     fc.property(anyRecord, anyObserved, (record, observed) => {
-      const action = decide(record, observed, bootId);
+      const action = decide(record, observed, now);
       fc.pre(action.do === "settle");
-      expect(decide(moved(record, action.settlement), observed, bootId)).toEqual({ do: "nothing" });
+      expect(decide(moved(record, action.settlement), observed, now)).toEqual({ do: "nothing" });
     }),
   );
 });

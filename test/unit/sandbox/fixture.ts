@@ -8,6 +8,7 @@ import { onTestFinished } from "vitest";
 import type { Container } from "../../../src/engine/runtime.ts";
 import {
   actors,
+  earlierSpec,
   type Resources,
   type SandboxRecord,
   type Spec,
@@ -39,6 +40,7 @@ const spec: Spec = {
   resources,
   networkMode: "NONE",
   stopGraceMs: 10_000,
+  ...earlierSpec,
 };
 
 export const bootId = "this-boot";
@@ -99,7 +101,10 @@ export const states: readonly State[] = [
   "PULLING",
   "CREATING",
   "RUNNING",
+  "BACKING_OFF",
+  "PAUSING",
   "PAUSED",
+  "RESUMING",
   "STOPPING",
   "STOPPED",
   "FAILED",

@@ -1,0 +1,31 @@
+// Gathers what is known of a sandbox besides its record, and has it explained.
+
+import type { Host } from "../host/host.ts";
+import type { Sampler } from "../monitor/sampler-loop.ts";
+import type { Clock } from "../sandbox/clock.ts";
+import { type Explanation, explain } from "../sandbox/explain.ts";
+import type { SandboxRecord } from "../sandbox/record.ts";
+
+const windowMs = 60_000;
+
+export interface ExplainerOptions {
+  readonly host: Host;
+  readonly sampler: Sampler;
+  readonly clock: Clock;
+}
+
+export function createExplainer({
+  host,
+  sampler,
+  clock,
+}: ExplainerOptions): (record: SandboxRecord) => Explanation {
+  return (record) => {
+    const window = sampler.history(record.id)?.summary(performance.now() - windowMs);
+    const problems = host.conditions().filter(({ active }) => active);
+    return explain(record, {
+      nowMs: clock.nowMs(),
+      hostProblems: problems.map(({ type, message }) => `${type}: ${message}`),
+      ...(window === undefined ? {} : { window }),
+    });
+  };
+}

@@ -1,0 +1,195 @@
+// Says in plain words, with figures, how a sandbox is and why. A function of its record and of what was measured.
+
+import type { WindowSummary } from "../monitor/window.ts";
+import { expiryOf, seconds } from "./lifetime.ts";
+import type { SandboxRecord } from "./record.ts";
+
+export interface Finding {
+  /** A stable word. */
+  readonly kind: string;
+  readonly message: string;
+  readonly hint?: string;
+}
+
+export interface Explanation {
+  readonly summary: string;
+  readonly findings: readonly Finding[];
+}
+
+/** What is known besides the record. */
+export interface Circumstances {
+  readonly nowMs: number;
+  /** Of the last minute, while it runs. */
+  readonly window?: WindowSummary;
+  readonly idleSinceMs?: number;
+  /** Why no sandbox can be started or looked at now: the host's conditions in words. */
+  readonly hostProblems: readonly string[];
+}
+
+/** From this share of periods on, being held back is worth telling. */
+const tellingThrottle = 0.1;
+/** From this share of its limit on, memory is worth telling. */
+const tellingMemory = 0.9;
+
+export function explain(record: SandboxRecord, around: Circumstances): Explanation {
+  const findings = [
+    ...ofState(record, around),
+    ...ofExit(record),
+    ...ofWork(record, around),
+    ...ofTime(record, around),
+  ];
+  return { summary: summaryOf(record, findings), findings };
+}
+
+function summaryOf({ id, state, transition }: SandboxRecord, findings: readonly Finding[]): string {
+  const subject = `Sandbox "${id}"`;
+  switch (state) {
+    case "RUNNING": {
+      const [first] = findings;
+      return first === undefined
+        ? `${subject} runs, and nothing holds it back.`
+        : `${subject} runs; ${first.message}.`;
+    }
+    case "FAILED":
+      return `${subject} failed: ${transition.message}.`;
+    case "STOPPED":
+      return `${subject} is stopped: ${transition.message}.`;
+    case "BACKING_OFF":
+      return `${subject} waits for its next start: ${transition.message}.`;
+    default:
+      return `${subject} is ${state}: ${transition.message}.`;
+  }
+}
+
+function ofState(record: SandboxRecord, { hostProblems, nowMs }: Circumstances): readonly Finding[] {
+  const { state, transition, stuck, restarts, spec } = record;
+  const reason = transition.reason.toLowerCase();
+  const found: Finding[] = [];
+  if (state === "FAILED" || state === "STOPPED") {
+    found.push({ kind: reason, message: transition.message, ...hintFor(transition.reason) });
+  }
+  if (state === "BACKING_OFF" && restarts?.nextAtMs !== undefined) {
+    const inMs = Math.max(0, restarts.nextAtMs - nowMs);
+    const message = `its main command is started again in ${seconds(inMs)}; so far ${restarts.count} restarts, ${restarts.recentMs.length} of them within ${seconds(spec.restart.windowMs)}`;
+    found.push({ kind: "backing_off", message });
+  }
+  if (stuck !== undefined) {
+    found.push({
+      kind: "stuck",
+      message: `it was told to end and does not: ${stuck.evidence}`,
+      hint: "a process in state D waits in the kernel, mostly for a disk or a network file system; see dmesg",
+    });
+  }
+  const isWaiting =
+    state === "PENDING" || state === "PULLING" || state === "CREATING" || state === "STOPPING";
+  if (isWaiting) {
+    found.push({
+      kind: state.toLowerCase(),
+      message: `${transition.message}, since ${ago(transition.timeMs)}`,
+    });
+    for (const problem of hostProblems) found.push({ kind: "host", message: problem });
+  }
+  return found;
+}
+
+function hintFor(reason: string): Pick<Finding, "hint"> {
+  const hints: Readonly<Record<string, string>> = {
+    OOM_KILLED: "give it more memory_bytes, or make its work smaller",
+    IMAGE_UNAVAILABLE: "pull the image on the host, or check its name",
+    COMMAND_UNUSABLE: "check command, args and working_dir against the image",
+    LIMIT_UNENFORCED: "ask without that limit, or enable the cgroup controller on the host",
+    CONTAINER_LOST: "somebody removed its container past this API",
+    EXTERNAL: "somebody stopped or killed its container past this API",
+    EXPIRED: "renew it in time with RenewSandbox, or create it with a longer lifetime.ttl",
+    EVICTED:
+      "the host was short of something; use another host, or ask for larger requests or a higher priority",
+  };
+  const hint = hints[reason];
+  return hint === undefined ? {} : { hint };
+}
+
+function ofExit({ exit, state, spec }: SandboxRecord): readonly Finding[] {
+  if (exit === undefined || state === "RUNNING") return [];
+  const found: Finding[] = [];
+  const { report } = exit;
+  const how = exit.signal === 0 ? `exit code ${exit.code}` : `signal ${exit.signal}`;
+  const age = report === undefined ? "" : ` after ${seconds(report.ageMs)}`;
+  found.push({ kind: "exit", message: `its main command last ended with ${how}${age}` });
+  if (exit.oomKills > 0 && !exit.oomKilled) {
+    found.push({
+      kind: "child_oom_killed",
+      message: `${exit.oomKills} of its processes were killed at the memory limit, not its main command`,
+    });
+  }
+  if (report === undefined) return found;
+  if (report.pidsRefused > 0) {
+    found.push({
+      kind: "pids_refused",
+      message: `${report.pidsRefused} forks were refused at its limit of ${spec.resources.pids} processes`,
+      hint: "give it more pids",
+    });
+  }
+  if (report.throttledShare >= tellingThrottle) {
+    found.push({
+      kind: "cpu_throttled",
+      message: `it was held back at its CPU limit in ${percent(report.throttledShare)} of the time`,
+    });
+  }
+  if (report.logTail.length > 0) {
+    found.push({ kind: "last_output", message: `its last line was: ${report.logTail.at(-1)}` });
+  }
+  return found;
+}
+
+function ofWork({ spec, health, state }: SandboxRecord, { window }: Circumstances): readonly Finding[] {
+  const found: Finding[] = [];
+  if (health?.state === "UNHEALTHY") {
+    found.push({
+      kind: "unhealthy",
+      message: `its health check failed ${health.failures} times in a row: ${health.message}`,
+    });
+  }
+  if (window === undefined || state !== "RUNNING") return found;
+  const { resources } = spec;
+  if (window.cpu.throttledShare >= tellingThrottle) {
+    found.push({
+      kind: "cpu_throttled",
+      message: `it is held back at its limit of ${resources.cpuMillis} millicores in ${percent(window.cpu.throttledShare)} of the periods of the last minute`,
+      hint: "give it more cpu_millis with UpdateSandbox",
+    });
+  }
+  if (window.memory.maxWorkingSetBytes >= tellingMemory * resources.memoryBytes) {
+    found.push({
+      kind: "memory_short",
+      message: `it uses up to ${window.memory.maxWorkingSetBytes} of its ${resources.memoryBytes} bytes of memory, and met the limit ${window.memory.limitHits} times in the last minute`,
+      hint: "give it more memory_bytes with UpdateSandbox",
+    });
+  }
+  if (window.pids.refusedForks > 0) {
+    found.push({
+      kind: "pids_refused",
+      message: `${window.pids.refusedForks} forks were refused at its limit of ${resources.pids} processes in the last minute`,
+      hint: "give it more pids with UpdateSandbox",
+    });
+  }
+  return found;
+}
+
+function ofTime(record: SandboxRecord, { nowMs, idleSinceMs }: Circumstances): readonly Finding[] {
+  const found: Finding[] = [];
+  const expiry = expiryOf(record);
+  const { idleTimeoutMs, onExpiry } = record.spec.lifetime;
+  const what = onExpiry.toLowerCase();
+  if (Number.isFinite(expiry) && expiry > nowMs) {
+    found.push({ kind: "expires", message: `it expires in ${seconds(expiry - nowMs)} (${what})` });
+  }
+  if (idleTimeoutMs !== undefined && idleSinceMs !== undefined) {
+    const message = `it has been idle for ${seconds(nowMs - idleSinceMs)} of its ${seconds(idleTimeoutMs)} (${what})`;
+    found.push({ kind: "idle", message });
+  }
+  return found;
+}
+
+const percent = (share: number): string => `${Math.round(share * 100)} %`;
+
+const ago = (wallMs: number): string => `${seconds(Math.max(0, Date.now() - wallMs))} ago`;
