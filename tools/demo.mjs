@@ -1,4 +1,4 @@
-// npm start -- --demo: drives one sandbox through its life and says what happens. Every step checks what it shows, so
+// npm start -- --demo: drives sandboxes through their lives and says what happens. Every step checks what it shows, so
 // that the demonstration fails when the daemon does not do what it should.
 import assert from "node:assert/strict";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -6,16 +6,25 @@ import { setTimeout as sleep } from "node:timers/promises";
 /** Longest that any one call may take. */
 const timeoutMs = 30_000;
 
+
 const mebibyte = 1024n * 1024n;
 
 /**
- * Runs the demonstration with a client from lib/client.mjs, and a `say` that prints a line. Removes its sandbox also
+ * Runs the demonstration with a client from lib/client.mjs, and a `say` that prints a line. Removes its sandboxes also
  * when a step fails.
  */
-export async function demonstrate({ sandboxes, events, host, names }, say) {
-  const call = { timeoutMs };
-  const sandboxId = "demo";
+export async function demonstrate(client, say) {
   const step = (title, text) => say(`${title.padEnd(8)} ${text}`);
+  await showOneLife(client, step);
+  say("");
+  await showRestartsAndExpiry(client, step);
+}
+
+const call = { timeoutMs };
+
+/** One sandbox under a caller's hand: bounds, logs, statistics, a changed limit, a pause, a stop, a start. */
+async function showOneLife({ sandboxes, events, host, names }, step) {
+  const sandboxId = "demo";
   const stateOf = (sandbox) => names.state(sandbox.status.state).toLowerCase();
 
   const { host: found } = await host.getHost({}, call);
@@ -28,7 +37,8 @@ export async function demonstrate({ sandboxes, events, host, names }, say) {
         spec: {
           template: "shell",
           command: ["sh", "-c", 'echo "hello from $(id -u):$(id -g)"; while :; do :; done'],
-          resources: { cpuMillis: 500n, memoryBytes: 64n * mebibyte, pids: 32n },
+          resources: { cpuMillis: 200n, memoryBytes: 64n * mebibyte, pids: 32n },
+          lifetime: { ttl: { seconds: 60n } },
         },
       },
       call,
@@ -49,9 +59,9 @@ export async function demonstrate({ sandboxes, events, host, names }, say) {
     const memory = `${stats.memoryUsageBytes / 1024n} of ${stats.memoryLimitBytes / 1024n} KiB`;
     step(
       "stats",
-      `${stats.cpuUsageMillis} of 500 CPU millis, ${memory}, ${stats.pids} of ${stats.pidsLimit} processes`,
+      `${stats.cpuUsageMillis} of 200 CPU millis, ${memory}, ${stats.pids} of ${stats.pidsLimit} processes`,
     );
-    assert.ok(stats.cpuUsageMillis <= 600n, "a busy loop got more than its CPU limit");
+    assert.ok(stats.cpuUsageMillis <= 300n, "a busy loop got more than its CPU limit");
     assert.equal(stats.memoryLimitBytes, 64n * mebibyte);
 
     const { sandbox: updated } = await sandboxes.updateSandbox(
@@ -64,6 +74,24 @@ export async function demonstrate({ sandboxes, events, host, names }, say) {
     );
     step("update", `memory limit is ${updated.spec.resources.memoryBytes / mebibyte} MiB, without a restart`);
     assert.equal(updated.spec.resources.memoryBytes, 96n * mebibyte);
+
+    const { summary } = await sandboxes.explainSandbox({ sandboxId }, call);
+    step("explain", summary);
+    assert.match(summary, /held back/);
+
+    const { sandbox: renewed } = await sandboxes.renewSandbox(
+      { sandboxId, generation: updated.generation, ttl: { seconds: 600n } },
+      call,
+    );
+    const left = Number(renewed.status.lease.expireTime.seconds) - Date.now() / 1_000;
+    step("renew", `its lease ends in ${Math.round(left)} s`);
+    assert.ok(left > 590 && left <= 601);
+
+    const { sandbox: paused } = await sandboxes.pauseSandbox({ sandboxId }, call);
+    const { sandbox: resumed } = await sandboxes.resumeSandbox({ sandboxId }, call);
+    step("pause", `${sandboxId} is ${stateOf(paused)}, and resumed ${stateOf(resumed)}`);
+    assert.equal(stateOf(paused), "paused");
+    assert.equal(stateOf(resumed), "running");
 
     const { sandbox: stopped } = await sandboxes.stopSandbox({ sandboxId, grace: { seconds: 1n } }, call);
     step("stop", `${sandboxId} is ${stateOf(stopped)}`);
@@ -88,6 +116,67 @@ export async function demonstrate({ sandboxes, events, host, names }, say) {
     );
   }
   assert.ok(told.length > 0, "no event was told");
+}
+
+/** A sandbox whose command fails is started again within bounds; one whose time is over goes by itself. */
+async function showRestartsAndExpiry({ sandboxes, events, names }, step) {
+  const made = ["demo-restarts", "demo-expires"];
+  const [restarts, expires] = made;
+  try {
+    await sandboxes.createSandbox(
+      {
+        sandboxId: restarts,
+        tenant: "demo",
+        spec: {
+          template: "shell",
+          command: ["sh", "-c", "echo working; sleep 1; echo out of luck >&2; exit 7"],
+          restart: { mode: names.restartMode.ON_FAILURE, delay: { nanos: 200_000_000 }, maxAttempts: 2 },
+        },
+      },
+      call,
+    );
+    const failed = await eventually(async () => {
+      const { sandbox } = await sandboxes.getSandbox({ sandboxId: restarts }, call);
+      return names.state(sandbox.status.state) === "FAILED" ? sandbox : undefined;
+    });
+    const { count } = failed.status.restarts;
+    step("restart", `${restarts} was started again ${count} times, and is failed`);
+    assert.equal(count, 2n);
+    const { summary, findings } = await sandboxes.explainSandbox({ sandboxId: restarts }, call);
+    step("explain", summary);
+    const output = findings.find(({ kind }) => kind === "last_output");
+    step("explain", output?.message ?? "it has no last output");
+    assert.match(output?.message ?? "", /out of luck/);
+
+    await sandboxes.createSandbox(
+      { sandboxId: expires, tenant: "demo", spec: { template: "shell", lifetime: { ttl: { seconds: 2n } } } },
+      call,
+    );
+    const gone = await eventually(async () => {
+      const { events: told } = await events.listEvents(
+        { filter: { sandboxId: expires }, afterSequence: 0n },
+        call,
+      );
+      return told.find(({ type }) => names.eventType(type) === "SANDBOX_DELETED") && told;
+    });
+    const reasons = gone.map(({ sandbox }) => names.reason(sandbox.status.transition.reason));
+    const warned = gone.some(({ type }) => names.eventType(type) === "SANDBOX_EXPIRING");
+    step("expire", `${expires} was ${warned ? "" : "not "}told to expire, and is gone`);
+    assert.ok(warned && reasons.includes("EXPIRED"));
+  } finally {
+    for (const sandboxId of made) await sandboxes.deleteSandbox({ sandboxId }, call);
+  }
+}
+
+/** The first answer that is not undefined, asking four times a second. */
+async function eventually(ask) {
+  const deadline = Date.now() + timeoutMs;
+  for (;;) {
+    const answer = await ask();
+    if (answer !== undefined) return answer;
+    assert.ok(Date.now() < deadline, "what was to happen did not");
+    await sleep(250);
+  }
 }
 
 async function firstLogLine(sandboxes, sandboxId) {

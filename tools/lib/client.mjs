@@ -8,7 +8,7 @@ const generated = (file) => import(path.join(root, "dist/gen", file));
 
 /**
  * Opens a channel to the daemon. Returns `{ sandboxes, events, host, health, names, close }`: clients of its services, and in
- * `names` the functions that tell an enum value's short name.
+ * `names` the functions that tell an enum value's short name, and the enum that the demonstration needs.
  */
 export async function openClient(socket) {
   const { createClient } = await import("@connectrpc/connect");
@@ -18,6 +18,7 @@ export async function openClient(socket) {
   const { HostService } = await generated("sandboxd/v1/host_service_pb.js");
   const { SandboxState, TransitionReason } = await generated("sandboxd/v1/sandbox_pb.js");
   const { EventType } = await generated("sandboxd/v1/event_pb.js");
+  const { RestartMode } = await generated("sandboxd/v1/lifecycle_pb.js");
   const { Health } = await generated("grpc/health/v1/health_pb.js");
   const url = "http://sandboxd";
   const sessionManager = new Http2SessionManager(url, undefined, { createConnection: () => connect(socket) });
@@ -31,6 +32,7 @@ export async function openClient(socket) {
       state: (value) => SandboxState[value],
       reason: (value) => TransitionReason[value],
       eventType: (value) => EventType[value],
+      restartMode: RestartMode,
     },
     close: () => sessionManager.abort(),
   };
