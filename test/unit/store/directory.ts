@@ -22,8 +22,8 @@ export function open(
 }
 
 /** A store in a directory of the test's own, closed when the test is over. */
-export function temporaryStore(eventRetention?: StoreOptions["eventRetention"]): Store {
-  const store = open(stateDirectory(), eventRetention);
+export function temporaryStore(options: Partial<StoreOptions> = {}): Store {
+  const store = openStore({ directory: stateDirectory(), eventRetention: muchRetention, ...options });
   onTestFinished(() => store.close());
   return store;
 }

@@ -79,7 +79,7 @@ test("sequence numbers go on over reopening, even when every event was trimmed",
 });
 
 test("the newest events are kept and at most a batch more than asked", { timeout: 60_000 }, async () => {
-  const store = temporaryStore({ count: 100, ageMs: 1_000 });
+  const store = temporaryStore({ eventRetention: { count: 100, ageMs: 1_000 } });
   for (let index = 1; index <= 900; index++) {
     await append(store, 1);
     const sequences = sequencesAfter(store, 0);
@@ -91,7 +91,7 @@ test("the newest events are kept and at most a batch more than asked", { timeout
 });
 
 test("events past their age are trimmed, younger ones stay", async () => {
-  const store = temporaryStore({ count: 1_000_000, ageMs: 1_000 });
+  const store = temporaryStore({ eventRetention: { count: 1_000_000, ageMs: 1_000 } });
   await append(store, 100, 5_000);
   await append(store, 155, 6_000);
   await append(store, 1, 7_000);
@@ -100,13 +100,13 @@ test("events past their age are trimmed, younger ones stay", async () => {
 });
 
 test("the oldest is right although the trimming was not the transaction's last write", async () => {
-  const store = temporaryStore({ count: 10, ageMs: 1_000 });
+  const store = temporaryStore({ eventRetention: { count: 10, ageMs: 1_000 } });
   await append(store, 300);
   expect(store.events.oldest()).toBe(sequencesAfter(store, 0)[0]);
 });
 
 test("a trimming that was rolled back trimmed nothing", async () => {
-  const store = temporaryStore({ count: 10, ageMs: 1_000 });
+  const store = temporaryStore({ eventRetention: { count: 10, ageMs: 1_000 } });
   await append(store, 200);
   expect(() =>
     store.transact((t) => {
