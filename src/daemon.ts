@@ -22,7 +22,7 @@ import { createHost } from "./host/host.ts";
 import { openIdentity } from "./host/identity.ts";
 import { readBootId } from "./monitor/host-id.ts";
 import { openHostSampler } from "./monitor/host-sampler.ts";
-import { createInventory } from "./monitor/inventory.ts";
+import { readInventory } from "./monitor/inventory.ts";
 import { createSampler } from "./monitor/sampler-loop.ts";
 import type { Log } from "./observe/log.ts";
 import { createMetrics } from "./observe/metrics.ts";
@@ -240,9 +240,12 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
       uplink.start();
       closers.push(() => uplink.close());
     }
-    void createInventory()
-      .get()
-      .then((inventory) => host.inventoryIs(inventory));
+    const closing = new AbortController();
+    const inventory = readInventory({ signal: closing.signal }).then((read) => host.inventoryIs(read));
+    closers.push(() => {
+      closing.abort();
+      return inventory;
+    });
     log.info(
       {
         host: hostId,

@@ -15,10 +15,8 @@ import { stringify, type TomlTable } from "smol-toml";
 import { Health, HealthCheckResponse_ServingStatus } from "../../gen/grpc/health/v1/health_pb.ts";
 import { callJson } from "../../tools/lib/engine-api.mjs";
 import { engineMark, removeCgroups } from "../../tools/lib/leftovers.mjs";
-import { daemonFlags, pinnedNode } from "../../tools/lib/node.mjs";
+import { launcher } from "../../tools/lib/node.mjs";
 import { baseImage, sharedEngine } from "./engine.ts";
-
-const program = join(import.meta.dirname, "../../dist/src/main.js");
 
 /** A daemon that doesn't serve by then is taken to have failed. */
 const readyTimeoutMs = 20_000;
@@ -89,7 +87,7 @@ export async function startDaemon(options: DaemonOptions = {}): Promise<Daemon> 
   let child: ChildProcess | undefined;
 
   const start = async (): Promise<void> => {
-    const started = spawn(pinnedNode, [...daemonFlags, program, "serve", "--dev", "--config", configFile], {
+    const started = spawn(launcher, ["serve", "--dev", "--config", configFile], {
       stdio: ["ignore", "pipe", "pipe"],
       env: { ...ownEnvironment(), ...options.env },
     });

@@ -11,7 +11,7 @@ import type { Event } from "../../gen/sandboxd/v1/event_pb.ts";
 import { HostConditionType } from "../../gen/sandboxd/v1/host_pb.ts";
 import { ActorKind, type Sandbox, SandboxState } from "../../gen/sandboxd/v1/sandbox_pb.ts";
 import { SandboxService } from "../../gen/sandboxd/v1/sandbox_service_pb.ts";
-import { pinnedNode } from "../../tools/lib/node.mjs";
+import { launcher } from "../../tools/lib/node.mjs";
 import { engineObstacle, sharedEngine } from "../harness/engine.ts";
 import {
   eventually,
@@ -340,8 +340,7 @@ describe.skipIf(engineObstacle !== undefined)(
 
 /** Runs the daemon to its end. */
 function runDaemon(configFile: string): Promise<{ readonly code: number | null; readonly output: string }> {
-  const program = join(import.meta.dirname, "../../dist/src/main.js");
-  const child = spawn(pinnedNode, [program, "serve", "--config", configFile], {
+  const child = spawn(launcher, ["serve", "--config", configFile], {
     stdio: ["ignore", "pipe", "pipe"],
     timeout: 20_000,
     killSignal: "SIGKILL",

@@ -21,6 +21,13 @@ export function open(
   return openStore({ directory, eventRetention });
 }
 
+/** A store in a directory of the test's own, closed when the test is over. */
+export function temporaryStore(options: Partial<StoreOptions> = {}): Store {
+  const store = openStore({ directory: stateDirectory(), eventRetention: muchRetention, ...options });
+  onTestFinished(() => store.close());
+  return store;
+}
+
 /** Opens, does, closes. */
 export function using<T>(directory: string, work: (store: Store) => T): T {
   const store = open(directory);
