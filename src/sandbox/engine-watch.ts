@@ -7,6 +7,7 @@ import { messageOf, SandboxdError } from "../errors.ts";
 import type { Log } from "../observe/log.ts";
 import type { Store } from "../store/store.ts";
 import { hostSelector, type LabelCodec } from "./labels.ts";
+import { cpuRequestOf } from "./plan.ts";
 import type { Reconciler } from "./reconciler.ts";
 import { actors, type SandboxRecord } from "./record.ts";
 import type { Repository } from "./repository.ts";
@@ -127,8 +128,14 @@ export function createEngineWatch(options: EngineWatchOptions): EngineWatch {
     if (repository.get(identity.id) !== undefined || options.store.isTombstone(identity.instance)) return;
     const timeMs = Date.now();
     const message = "rebuilt from its container's labels; the daemon's state did not know it";
-    const { cpuMillis, memoryBytes, pids } = container.limits;
-    const resources = { ...identity.spec.resources, cpuMillis, memoryBytes, pids };
+    const { cpuMillis, cpuWeight, memoryBytes, pids } = container.limits;
+    const asked = identity.spec.resources;
+    const resources = {
+      ...asked,
+      ...{ cpuMillis, memoryBytes, pids },
+      cpuRequestMillis: cpuRequestOf(cpuWeight),
+      memoryRequestBytes: Math.min(asked.memoryRequestBytes, memoryBytes),
+    };
     const record: SandboxRecord = {
       ...identity,
       spec: { ...identity.spec, resources },

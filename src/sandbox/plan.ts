@@ -59,6 +59,11 @@ export function planOf(record: SandboxRecord, host: HostFacts, labels: LabelCode
 const leastShares = 2;
 const mostShares = 262_144;
 
+/** The request of a container that weighs so much: the inverse of what `liveLimits` makes of one. */
+export function cpuRequestOf(cpuWeight: number): number {
+  return Math.round((cpuWeight * 1_000) / 1_024);
+}
+
 /** The limits that can change live. A request of one CPU weighs 1024 shares, as everywhere. */
 export function liveLimits(resources: Resources): LiveLimits {
   const shares = Math.round((resources.cpuRequestMillis * 1_024) / 1_000);
