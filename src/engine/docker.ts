@@ -179,30 +179,29 @@ export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptio
       const made = attempt("create", (abortSignal) => dialCreate(docker, body, abortSignal), options);
       const created = await unless([409], "create", made);
       if (created === undefined) return "taken";
-      try {
-        const found = await inspectRaw(created.id, options);
-        if (found === undefined)
-          throw new SandboxdError("ENGINE_FAILED", `container ${created.id} vanished after its creation`);
-        const discarded = limitWarnings(created.warnings);
-        if (discarded.length > 0) throw unenforceable(discarded.join("; "));
-        const mismatches = findMismatches(plan, found);
-        if (mismatches.length > 0) {
-          const fields = mismatches
-            .map((one) => `${one.field}: wanted ${one.expected}, got ${one.actual}`)
-            .join("; ");
-          throw new SandboxdError(
-            "HARDENING_MISMATCH",
-            `the engine made another container than asked for: ${fields}`,
-            {
-              hint: "see the engine's own configuration (daemon.json) and its version",
-            },
-          );
-        }
-        return { id: created.id };
-      } catch (error) {
-        await remove(created.id);
-        throw error;
-      }
+      const discarded = limitWarnings(created.warnings);
+      if (discarded.length === 0) return { id: created.id };
+      await remove(created.id);
+      throw unenforceable(discarded.join("; "));
+    },
+
+    async compare(id, plan, { isNew, ...options }) {
+      const found = await inspectRaw(id, options);
+      if (found === undefined)
+        throw new SandboxdError("ENGINE_FAILED", `container ${id} vanished before its start`);
+      const labels = isNew ? plan.labels : labelsUnder(plan.labelPrefix, found.Config.Labels);
+      const mismatches = findMismatches({ ...plan, labels }, found);
+      if (mismatches.length === 0) return;
+      const fields = mismatches
+        .map((one) => `${one.field}: wanted ${one.expected}, got ${one.actual}`)
+        .join("; ");
+      throw new SandboxdError(
+        "HARDENING_MISMATCH",
+        `the engine made another container than asked for: ${fields}`,
+        {
+          hint: "see the engine's own configuration (daemon.json) and its version",
+        },
+      );
     },
 
     async start(id, options) {
@@ -349,6 +348,10 @@ function dialLogs(docker: Docker, id: string, query: object): Promise<Readable> 
       error === null ? resolve(answer as Readable) : reject(error),
     );
   });
+}
+
+function labelsUnder(prefix: string, labels: Readonly<Record<string, string>>) {
+  return Object.fromEntries(Object.entries(labels).filter(([key]) => key.startsWith(prefix)));
 }
 
 async function unlessFailed<A, B>(verb: Verb, promises: [Promise<A>, Promise<B>]): Promise<[A, B]> {

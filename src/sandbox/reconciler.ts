@@ -90,9 +90,11 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
   async function reconcile(id: string, fresh: boolean): Promise<void> {
     let observed: Observed | undefined = fresh ? { kind: "absent" } : undefined;
     for (let step = 0; step < mostSteps && !closed; step++) {
-      const record = repository.get(id);
-      if (record === undefined) return;
-      observed ??= await observe(record);
+      const asked = repository.get(id);
+      if (asked === undefined) return;
+      observed ??= await observe(asked);
+      // a caller may have changed what is wanted while the engine was asked
+      const record = repository.get(id) ?? asked;
       const action = decide(record, observed, bootId);
       if (action.do === "nothing") return;
       observed = await act(record, action);
@@ -189,7 +191,11 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
       () => containerId,
       async () => {
         if (containerId === undefined) {
-          const creating = settle(await withImage(record), starting("creating its container"));
+          const found = await withImage(record);
+          // it may have been told to stop or go meanwhile
+          if (found.wanted !== "RUNNING") return;
+          const isTold = record.state === "CREATING" && record.imageId !== "";
+          const creating = isTold ? found : settle(found, starting("creating its container"));
           const made = await runtime.create(planOf(creating, hostFacts(), labels));
           // by a create whose answer was lost, by an earlier instance, or by someone else: the next look tells
           if (made === "taken") return;
@@ -197,7 +203,9 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
         } else if (record.state !== "CREATING") {
           settle(record, starting("starting its container"));
         }
-        // it may have been told to stop or go meanwhile
+        // as it is now, whoever made it: an answer to its creation may have been lost, and its removal have failed
+        const plan = planOf(repository.get(id) ?? record, hostFacts(), labels);
+        await runtime.compare(containerId, plan, { isNew: existing === undefined });
         if (repository.get(id)?.wanted !== "RUNNING") return;
         // what was done to an earlier run says nothing about this one
         touched.delete(containerId);
@@ -239,15 +247,19 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
 
   /** Binds the sandbox to the content that its image's name means now, once. */
   async function withImage(record: SandboxRecord): Promise<SandboxRecord> {
-    if (record.imageId !== "") return record;
+    const now = () => repository.get(record.id) ?? record;
+    if (record.imageId !== "") return now();
     let image = await runtime.image(record.spec.image);
     if (image === undefined && options.pullImages) {
-      settle(record, {
-        state: "PULLING",
-        reason: "PROGRESS",
-        message: `pulling ${record.spec.image}`,
-        actor: actors.policy,
-      });
+      if (now().wanted !== "RUNNING") return now();
+      if (record.state !== "PULLING") {
+        settle(now(), {
+          state: "PULLING",
+          reason: "PROGRESS",
+          message: `pulling ${record.spec.image}`,
+          actor: actors.policy,
+        });
+      }
       await runtime.pull(record.spec.image);
       image = await runtime.image(record.spec.image);
     }
@@ -266,13 +278,14 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
         },
       );
     }
-    const current = repository.get(record.id) ?? record;
-    return { ...current, imageId: image.id, imageVolumes: image.volumes };
+    return { ...now(), imageId: image.id, imageVolumes: image.volumes };
   }
 
-  async function verified(record: SandboxRecord, containerId: string, why: Why): Promise<void> {
-    const started = await runtime.verify(containerId, planOf(record, hostFacts(), labels));
-    if (started === undefined) return; // it ended already
+  async function verified(asked: SandboxRecord, containerId: string, why: Why): Promise<void> {
+    const started = await runtime.verify(containerId, planOf(asked, hostFacts(), labels));
+    const record = repository.get(asked.id);
+    // it ended already, or was told to stop or go meanwhile
+    if (started === undefined || record?.wanted !== "RUNNING") return;
     watch.began(record.id, started.cgroup, { isNew: record.state === "CREATING" });
     if (record.state === "RUNNING" && record.bootId === bootId) return;
     const startedAtMs = Date.parse(started.container.startedAt);
