@@ -24,7 +24,8 @@ export interface DockerOptions {
   readonly observe: (verb: Verb, outcome: "ok" | "error" | "timeout", seconds: number) => void;
 }
 
-const apiVersion = "v1.41";
+/** The least that is needed. Newer engines refuse it (29 takes 1.44 and above), and are spoken to in their own least. */
+const leastApi = "1.41";
 
 /** From the end of a process to the engine's knowing of it, as a rule. */
 const engineLagMs = 50;
@@ -36,11 +37,14 @@ export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptio
   // the client takes an agent, though its types don't say so
   const withAgent: Docker.DockerOptions & { readonly agent: Agent } = {
     socketPath: socket,
-    version: apiVersion,
+    version: `v${leastApi}`,
     agent,
   };
   const docker = new Docker(withAgent);
-  const streaming = new Docker({ socketPath: socket, version: apiVersion });
+  const streaming = new Docker({ socketPath: socket, version: `v${leastApi}` });
+  // any engine answers a call that names no version
+  const { version: _, ...unversioned } = withAgent;
+  const stranger = new Docker(unversioned);
   const calls = createCalls(timeoutsMs, observe);
   const container = (id: string) => docker.getContainer(id);
 
@@ -98,10 +102,11 @@ export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptio
     inspect,
     remove,
     async describe(options) {
-      const [version, info] = await unlessFailed("list", [
-        attempt("list", () => docker.version(), options),
-        attempt("list", () => docker.info(), options),
-      ]);
+      const ask = <T>(question: () => Promise<T>) => unlessFailed("list", attempt("list", question, options));
+      const version = await ask(() => stranger.version());
+      for (const { modem } of [docker, streaming])
+        Object.assign(modem, { version: `v${spokenWith(version)}` });
+      const info = await ask(() => docker.info());
       return {
         version: version.Version,
         apiVersion: version.ApiVersion,
@@ -354,12 +359,17 @@ function labelsUnder(prefix: string, labels: Readonly<Record<string, string>>) {
   return Object.fromEntries(Object.entries(labels).filter(([key]) => key.startsWith(prefix)));
 }
 
-async function unlessFailed<A, B>(verb: Verb, promises: [Promise<A>, Promise<B>]): Promise<[A, B]> {
+async function unlessFailed<T>(verb: Verb, promise: Promise<T>): Promise<T> {
   try {
-    return await Promise.all(promises);
+    return await promise;
   } catch (error) {
     throw engineError(verb, error);
   }
+}
+
+function spokenWith({ MinAPIVersion: least }: { readonly MinAPIVersion?: string }): string {
+  const minor = (version: string) => Number(version.split(".")[1]);
+  return least !== undefined && minor(least) > minor(leastApi) ? least : leastApi;
 }
 
 function unenforceable(what: string): SandboxdError {
