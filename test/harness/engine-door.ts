@@ -55,13 +55,21 @@ export interface Call {
   readonly endedMs: number | undefined;
 }
 
+/** Versions of the API, as in "1.41". */
+export interface Speech {
+  readonly least: string;
+  readonly most: string;
+}
+
 export interface EngineDoor {
   readonly socket: string;
+  /** Plays an engine that speaks these versions of the API, and refuses calls in others, as engines do. */
+  speak(versions: Speech): void;
   /** All calls so far, in the order in which they came. */
   readonly calls: readonly Call[];
   /** Adds a rule; the first that matches counts. Returns how to take it away. */
   rule(rule: Rule): () => void;
-  /** Takes away all rules. */
+  /** Takes away all rules, and lets the engine speak for itself. */
   mend(): void;
   /** Breaks every connection. */
   cutAll(): void;
@@ -75,6 +83,7 @@ export async function openDoor(engine: string): Promise<EngineDoor> {
   const rules: { readonly rule: Rule; left: number }[] = [];
   const calls: { -readonly [K in keyof Call]: Call[K] }[] = [];
   const random = sequenceOf(1);
+  let speech: Speech | undefined;
 
   function faultOf(method: string, path: string): Fault | undefined {
     const found = rules.find(
@@ -91,12 +100,16 @@ export async function openDoor(engine: string): Promise<EngineDoor> {
 
   const server = createServer((incoming, outgoing) => {
     const { pathname, search } = new URL(incoming.url ?? "", "http://engine");
-    const [method, path] = [incoming.method ?? "", pathname.replace(/^\/v[\d.]+/, "")];
+    const [, version, path = pathname] = /^\/v([\d.]+)(\/.*)$/.exec(pathname) ?? [];
+    const method = incoming.method ?? "";
     const call = { method, path, query: search, beganMs: performance.now(), endedMs: undefined };
     calls.push(call);
     outgoing.once("close", () => Object.assign(call, { endedMs: performance.now() }));
+    const fault = speech === undefined ? faultOf(method, path) : spoken(speech, version, path);
+    // the engine behind speaks no other version
+    if (speech !== undefined) incoming.url = path + search;
     // a caller that gives up, and a connection that is cut, end here
-    serve(engine, incoming, outgoing, faultOf(method, path)).catch(() => outgoing.destroy());
+    serve(engine, incoming, outgoing, fault).catch(() => outgoing.destroy());
   });
   // an answer may take as long as the engine's event stream
   server.requestTimeout = 0;
@@ -111,7 +124,13 @@ export async function openDoor(engine: string): Promise<EngineDoor> {
         entry.left = 0;
       };
     },
-    mend: () => rules.splice(0),
+    speak(versions) {
+      speech = versions;
+    },
+    mend() {
+      rules.splice(0);
+      speech = undefined;
+    },
     cutAll: () => server.closeAllConnections(),
     async close() {
       server.closeAllConnections();
@@ -119,6 +138,23 @@ export async function openDoor(engine: string): Promise<EngineDoor> {
       rmSync(directory, { recursive: true, force: true });
     },
   };
+}
+
+/** What becomes of a call in this version; undefined for what is passed on. */
+function spoken({ least, most }: Speech, version: string | undefined, path: string): Fault | undefined {
+  const refused = (message: string) => ({ kind: "answer", status: 400, body: { message } }) as const;
+  const minor = (one: string) => Number(one.split(".")[1]);
+  if (version !== undefined && minor(version) > minor(most)) {
+    return refused(`client version ${version} is too new. Maximum supported API version is ${most}`);
+  }
+  if (version !== undefined && minor(version) < minor(least)) {
+    const advice = "please upgrade your client to a newer version";
+    return refused(
+      `client version ${version} is too old. Minimum supported API version is ${least}, ${advice}`,
+    );
+  }
+  if (path !== "/version") return undefined;
+  return { kind: "change", answered: (value) => ({ ...value, ApiVersion: most, MinAPIVersion: least }) };
 }
 
 async function serve(
