@@ -2,6 +2,7 @@
 
 import { type ContainerPlan, defaultProcessesPerUser } from "../engine/container-plan.ts";
 import type { LiveLimits } from "../engine/runtime.ts";
+import { SandboxdError } from "../errors.ts";
 import { type LabelCodec, labelPrefix } from "./labels.ts";
 import type { Resources, SandboxRecord } from "./record.ts";
 
@@ -20,9 +21,11 @@ export function containerName(hostId: string, id: string): string {
   return `sandboxd-${hostId.slice(0, 32)}-${id}`;
 }
 
+/** @throws SandboxdError LIMIT_UNENFORCEABLE for a limit of block I/O where no disk can be throttled. */
 export function planOf(record: SandboxRecord, host: HostFacts, labels: LabelCodec): ContainerPlan {
   const { spec } = record;
   const { resources } = spec;
+  if (resources.blockIo !== undefined && host.blockDevice === undefined) throw unthrottled();
   return {
     name: containerName(host.hostId, record.id),
     imageId: record.imageId,
@@ -54,6 +57,14 @@ export function planOf(record: SandboxRecord, host: HostFacts, labels: LabelCode
     network: { mode: "none" },
     engine: { cgroupVersion: host.cgroupVersion, possibleCpus: host.possibleCpus },
   };
+}
+
+export function unthrottled(): SandboxdError {
+  return new SandboxdError(
+    "LIMIT_UNENFORCEABLE",
+    "spec.resources.block_io: the engine's data is on no disk that can be throttled",
+    { hint: "ask without block_io, or move the engine's data-root to a plain disk" },
+  );
 }
 
 const leastShares = 2;
