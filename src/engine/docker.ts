@@ -194,8 +194,8 @@ export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptio
       const found = await inspectRaw(id, options);
       if (found === undefined)
         throw new SandboxdError("ENGINE_FAILED", `container ${id} vanished before its start`);
-      const labels = isNew ? plan.labels : labelsUnder(plan.labelPrefix, found.Config.Labels);
-      const mismatches = findMismatches({ ...plan, labels }, found);
+      const own = { name: found.Name.slice(1), labels: labelsUnder(plan.labelPrefix, found.Config.Labels) };
+      const mismatches = findMismatches(isNew ? plan : { ...plan, ...own }, found);
       if (mismatches.length === 0) return;
       const fields = mismatches
         .map((one) => `${one.field}: wanted ${one.expected}, got ${one.actual}`)

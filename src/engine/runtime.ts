@@ -108,8 +108,8 @@ export interface Runtime {
    */
   create(plan: ContainerPlan, options?: Waiting): Promise<{ readonly id: string } | "taken">;
   /**
-   * Compares what the engine made with the plan; before every start. Labels only of a new one: later they tell how it was
-   * planned then.
+   * Compares what the engine made with the plan; before every start. Name and labels only of a new one: later the one may
+   * have been changed, and the others tell how it was planned then.
    *
    * @throws SandboxdError HARDENING_MISMATCH.
    */

@@ -7,7 +7,7 @@ import type { LogChunk, LogOptions, Runtime } from "../engine/runtime.ts";
 import { type Reason, SandboxdError } from "../errors.ts";
 import { admit, type Capacity, promised } from "./admission.ts";
 import { checkImage } from "./image-policy.ts";
-import { containerName, type HostFacts, liveLimits, unthrottled } from "./plan.ts";
+import { containerOf, type HostFacts, liveLimits, unthrottled } from "./plan.ts";
 import type { Reconciler } from "./reconciler.ts";
 import {
   type Actor,
@@ -274,7 +274,7 @@ export function createManager({
         if (record.wanted === "RUNNING") admit(resources, promised(repository.all(), id), capacity);
         if (Object.keys(change).length > 0) {
           const container = await runtime.inspect(
-            containerName(host().hostId, id),
+            containerOf(record, host().hostId),
             signal === undefined ? {} : { signal },
           );
           if (container !== undefined) await runtime.update(container, liveLimits(resources));
@@ -296,7 +296,7 @@ export function createManager({
       for (;;) {
         const now = repository.get(id);
         if (now?.instance !== record.instance) return;
-        const container = await runtime.inspect(containerName(host().hostId, id));
+        const container = await runtime.inspect(containerOf(now, host().hostId));
         if (container !== undefined) {
           const wanted: LogOptions = {
             ...options,

@@ -7,7 +7,7 @@ import { messageOf, SandboxdError } from "../errors.ts";
 import type { Log } from "../observe/log.ts";
 import { type Action, decide, failed, type Observed, type Settlement } from "./decide.ts";
 import { type LabelCodec, labelPrefix } from "./labels.ts";
-import { containerName, type HostFacts, planOf } from "./plan.ts";
+import { containerName, containerOf, type HostFacts, planOf } from "./plan.ts";
 import { createQueues, createSlots } from "./queue.ts";
 import { actors, type SandboxRecord } from "./record.ts";
 import type { Repository } from "./repository.ts";
@@ -106,8 +106,10 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
   async function observe(record: SandboxRecord): Promise<Observed> {
     const host = options.host();
     if (host === undefined) throw new SandboxdError("ENGINE_UNAVAILABLE", "the engine was not reached yet");
-    // by name, so that a create whose answer was lost is found again
-    const container = await runtime.inspect(containerName(host.hostId, record.id));
+    const known = await runtime.inspect(containerOf(record, host.hostId));
+    // by name as well, so that a create whose answer was lost is found again
+    const isNamed = record.containerId === "" || known !== undefined;
+    const container = isNamed ? known : await runtime.inspect(containerName(host.hostId, record.id));
     if (container === undefined) return { kind: "absent" };
     const identity = labels.decode(container.labels);
     if (identity === undefined) return { kind: "foreign", containerId: container.id };
