@@ -96,13 +96,18 @@ export interface Runtime {
   image(reference: string, options?: Waiting): Promise<Image | undefined>;
   pull(reference: string, options?: Waiting): Promise<void>;
   /**
-   * Creates the container and compares what the engine made with the plan. `taken` if the name is in use.
+   * Creates the container. `taken` if the name is in use.
    *
-   * @throws SandboxdError HARDENING_MISMATCH or LIMIT_UNENFORCEABLE, with the container removed.
+   * @throws SandboxdError LIMIT_UNENFORCEABLE if the engine said that it dropped a limit, with the container removed.
    */
   create(plan: ContainerPlan, options?: Waiting): Promise<{ readonly id: string } | "taken">;
-  /** Compares a container that was never started with its plan. Gone is success. @throws SandboxdError HARDENING_MISMATCH. */
-  compare(id: string, plan: ContainerPlan, options?: Waiting): Promise<void>;
+  /**
+   * Compares what the engine made with the plan; before every start. Name and labels only of a new one: later the one may
+   * have been changed, and the others tell how it was planned then.
+   *
+   * @throws SandboxdError HARDENING_MISMATCH.
+   */
+  compare(id: string, plan: ContainerPlan, options: Waiting & { readonly isNew: boolean }): Promise<void>;
   /** Starts it; already running is success. @throws SandboxdError COMMAND_UNUSABLE, ENGINE_FAILED. */
   start(id: string, options?: Waiting): Promise<void>;
   /**

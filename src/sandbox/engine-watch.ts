@@ -7,6 +7,7 @@ import { messageOf, SandboxdError } from "../errors.ts";
 import type { Log } from "../observe/log.ts";
 import type { Store } from "../store/store.ts";
 import { hostSelector, type LabelCodec } from "./labels.ts";
+import { cpuRequestOf } from "./plan.ts";
 import type { Reconciler } from "./reconciler.ts";
 import { actors, type SandboxRecord } from "./record.ts";
 import type { Repository } from "./repository.ts";
@@ -61,10 +62,16 @@ export function createEngineWatch(options: EngineWatchOptions): EngineWatch {
   /** When an orphan was first seen, by a clock that never jumps. */
   const orphans = new Map<string, number>();
   let engine: EngineDescription | undefined;
+  /** Whether the last look found that it can be used; while it cannot, it is looked at every second. */
+  let isUsable = false;
   let loops: Promise<unknown> = Promise.resolve();
 
+  async function look(): Promise<void> {
+    isUsable = await compared();
+  }
+
   /** One attempt: true if the engine can be used and what it has was compared with what is known. */
-  async function look(): Promise<boolean> {
+  async function compared(): Promise<boolean> {
     try {
       engine = await runtime.describe({ signal });
       const health = assess(engine);
@@ -127,8 +134,14 @@ export function createEngineWatch(options: EngineWatchOptions): EngineWatch {
     if (repository.get(identity.id) !== undefined || options.store.isTombstone(identity.instance)) return;
     const timeMs = Date.now();
     const message = "rebuilt from its container's labels; the daemon's state did not know it";
-    const { cpuMillis, memoryBytes, pids } = container.limits;
-    const resources = { ...identity.spec.resources, cpuMillis, memoryBytes, pids };
+    const { cpuMillis, cpuWeight, memoryBytes, pids } = container.limits;
+    const asked = identity.spec.resources;
+    const resources = {
+      ...asked,
+      ...{ cpuMillis, memoryBytes, pids },
+      cpuRequestMillis: cpuRequestOf(cpuWeight),
+      memoryRequestBytes: Math.min(asked.memoryRequestBytes, memoryBytes),
+    };
     const record: SandboxRecord = {
       ...identity,
       spec: { ...identity.spec, resources },
@@ -191,14 +204,14 @@ export function createEngineWatch(options: EngineWatchOptions): EngineWatch {
   }
 
   async function lookPeriodically(): Promise<void> {
-    let isUsable = true;
     let relistAt = performance.now() + options.relistPeriodMs;
     while (!signal.aborted) {
       const untilRelist = Math.max(0, relistAt - performance.now());
       await pause(isUsable ? Math.min(pingMs, untilRelist) : retryMs, signal);
       if (signal.aborted) return;
       const isDue = performance.now() >= relistAt;
-      isUsable = isUsable && !isDue ? await isAnswering() : await look();
+      if (!isUsable || isDue) await look();
+      else if (!(await isAnswering())) isUsable = false;
       if (isDue) relistAt = performance.now() + options.relistPeriodMs;
     }
   }
@@ -267,7 +280,7 @@ function healthOfFailure(error: unknown, engine: EngineDescription | undefined):
     };
   }
   // an engine that speaks nothing as new as 1.41 answers so
-  if (/client version .* is too new|API version/i.test(message)) {
+  if (/client version .* is too new/i.test(message)) {
     return { problem: "ENGINE_TOO_OLD", message, hint: "install Docker Engine 20.10 or newer", engine };
   }
   if (error instanceof SandboxdError && error.reason === "ENGINE_TIMEOUT") {

@@ -7,7 +7,7 @@ import type { LogChunk, LogOptions, Runtime } from "../engine/runtime.ts";
 import { type Reason, SandboxdError } from "../errors.ts";
 import { admit, type Capacity, promised } from "./admission.ts";
 import { checkImage } from "./image-policy.ts";
-import { containerName, type HostFacts, liveLimits } from "./plan.ts";
+import { containerOf, type HostFacts, liveLimits, unthrottled } from "./plan.ts";
 import type { Reconciler } from "./reconciler.ts";
 import {
   type Actor,
@@ -116,14 +116,7 @@ export function createManager({
   }
 
   function checkBlockIo(resources: Resources): void {
-    if (resources.blockIo === undefined || host().blockDevice !== undefined) return;
-    throw new SandboxdError(
-      "LIMIT_UNENFORCEABLE",
-      "spec.resources.block_io: the engine's data is on no disk that can be throttled",
-      {
-        hint: "ask without block_io, or move the engine's data-root to a plain disk",
-      },
-    );
+    if (resources.blockIo !== undefined && host().blockDevice === undefined) throw unthrottled();
   }
 
   function checkGeneration(record: SandboxRecord, generation: number | undefined): void {
@@ -225,6 +218,7 @@ export function createManager({
       const current = get(id);
       refuseIfGoing(current);
       if (current.wanted === "RUNNING") return rested(id, current.instance, signal);
+      checkBlockIo(current.spec.resources);
       admit(current.spec.resources, promised(repository.all(), id), capacity);
       const pending = moved(current, {
         state: "PENDING",
@@ -291,7 +285,7 @@ export function createManager({
         if (record.wanted === "RUNNING") admit(resources, promised(repository.all(), id), capacity);
         if (Object.keys(change).length > 0) {
           const container = await runtime.inspect(
-            containerName(host().hostId, id),
+            containerOf(record, host().hostId),
             signal === undefined ? {} : { signal },
           );
           if (container !== undefined) await runtime.update(container, liveLimits(resources));
@@ -313,7 +307,7 @@ export function createManager({
       for (;;) {
         const now = repository.get(id);
         if (now?.instance !== record.instance) return;
-        const container = await runtime.inspect(containerName(host().hostId, id));
+        const container = await runtime.inspect(containerOf(now, host().hostId));
         if (container !== undefined) {
           const wanted: LogOptions = {
             ...options,

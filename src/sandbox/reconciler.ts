@@ -7,7 +7,7 @@ import { messageOf, SandboxdError } from "../errors.ts";
 import type { Log } from "../observe/log.ts";
 import { type Action, decide, type Observed, type Settlement } from "./decide.ts";
 import type { LabelCodec } from "./labels.ts";
-import { containerName, type HostFacts } from "./plan.ts";
+import { containerName, containerOf, type HostFacts } from "./plan.ts";
 import { createQueues } from "./queue.ts";
 import type { SandboxRecord } from "./record.ts";
 import type { Repository } from "./repository.ts";
@@ -97,9 +97,11 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
   async function reconcile(id: string, fresh: boolean): Promise<void> {
     let observed: Observed | undefined = fresh ? { kind: "absent" } : undefined;
     for (let step = 0; step < mostSteps && !closed; step++) {
-      const record = repository.get(id);
-      if (record === undefined) return;
-      observed ??= await observe(record);
+      const asked = repository.get(id);
+      if (asked === undefined) return;
+      observed ??= await observe(asked);
+      // a caller may have changed what is wanted while the engine was asked
+      const record = repository.get(id) ?? asked;
       const action = decide(record, observed, bootId);
       if (action.do === "nothing") return;
       observed = await act(record, action);
@@ -109,8 +111,11 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
   }
 
   async function observe(record: SandboxRecord): Promise<Observed> {
-    // by name, so that a create whose answer was lost is found again
-    const container = await runtime.inspect(containerName(hostFacts().hostId, record.id));
+    const { hostId } = hostFacts();
+    const known = await runtime.inspect(containerOf(record, hostId));
+    // by name as well, so that a create whose answer was lost is found again
+    const isNamed = record.containerId === "" || known !== undefined;
+    const container = isNamed ? known : await runtime.inspect(containerName(hostId, record.id));
     if (container === undefined) return { kind: "absent" };
     const identity = labels.decode(container.labels);
     if (identity === undefined) return { kind: "foreign", containerId: container.id };

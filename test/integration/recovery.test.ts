@@ -137,6 +137,25 @@ describe.skipIf(engineObstacle !== undefined)(`recovery (${engineObstacle ?? "en
     expect(await host.containers()).toEqual([]);
   });
 
+  test("a sandbox whose limits were changed is rebuilt with what the kernel holds, and runs on", async () => {
+    const resources = { cpuMillis: 400n, cpuRequestMillis: 300n, memoryBytes: 67_108_864n };
+    const before = await host.run("changed", sleeping, resources);
+    const change = { cpuMillis: 200n, memoryBytes: 50_331_648n, pids: 40n };
+    const { sandbox } = await host.sandboxes.updateSandbox({ sandboxId: "changed", resources: change });
+    const time = await startedAt(before);
+    await host.daemon.kill("SIGKILL");
+    for (const name of readdirSync(host.daemon.stateDirectory)) {
+      if (name.startsWith("state.db")) rmSync(join(host.daemon.stateDirectory, name));
+    }
+    await host.daemon.start();
+    const rebuilt = await host.until("changed", isIn(SandboxState.RUNNING));
+    expect(rebuilt.spec?.resources).toEqual(sandbox?.spec?.resources);
+    expect(await startedAt(before)).toBe(time);
+    await host.sandboxes.stopSandbox({ sandboxId: "changed" });
+    await host.sandboxes.startSandbox({ sandboxId: "changed" });
+    expect(whereIs(await host.get("changed")).state).toBe("RUNNING");
+  });
+
   test("a container that is removed behind the daemon is told once, as lost and by whom", async () => {
     const sandbox = await host.run("lost", sleeping);
     await container(sandbox).remove({ force: true });

@@ -12,7 +12,8 @@ export function stateDirectory(): string {
   return directory;
 }
 
-const muchRetention = { count: 1_000_000, ageMs: 365 * 24 * 3_600_000 };
+/** Keeps also what is dated 1970. */
+const muchRetention = { count: 1_000_000, ageMs: Number.MAX_SAFE_INTEGER };
 
 export function open(
   directory: string,

@@ -72,10 +72,29 @@ test("sequence numbers go on over reopening, even when every event was trimmed",
   expect(sequencesAfter(store, 0)).toEqual([256]);
   store.close();
   const again = open(directory, retention);
-  expect([again.events.oldest(), again.events.newest()]).toEqual([256, 256]);
+  expect([again.events.oldest(), again.events.newest()]).toEqual([257, 256]);
   await append(again, 1);
-  expect(sequencesAfter(again, 0)).toEqual([256, 257]);
+  expect(sequencesAfter(again, 0)).toEqual([257]);
   again.close();
+});
+
+test("what is too old or too much is trimmed when the log is opened, and nothing else", async () => {
+  const directory = stateDirectory();
+  const now = Date.now();
+  const first = open(directory);
+  await append(first, 20, 1);
+  await append(first, 30, now);
+  first.close();
+  const oldest = (retention: { readonly count: number; readonly ageMs: number }) => {
+    const store = open(directory, retention);
+    expect(sequencesAfter(store, 0)).toHaveLength(51 - store.events.oldest());
+    const found = store.events.oldest();
+    store.close();
+    return found;
+  };
+  expect(oldest({ count: 50, ageMs: Number.MAX_SAFE_INTEGER })).toBe(1);
+  expect(oldest({ count: 50, ageMs: 3_600_000 })).toBe(21);
+  expect(oldest({ count: 10, ageMs: 3_600_000 })).toBe(41);
 });
 
 test("the newest events are kept and at most a batch more than asked", { timeout: 60_000 }, async () => {
