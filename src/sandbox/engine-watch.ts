@@ -165,17 +165,31 @@ export function createEngineWatch(options: EngineWatchOptions): EngineWatch {
     orphans.delete(containerId);
   }
 
-  /** Listens, and looks whenever the connection was made anew. */
+  /**
+   * Listens, and looks whenever the connection was made anew. It then also hears what happened since it heard the last:
+   * nothing but an event tells who ended a container.
+   */
   async function followEvents(): Promise<void> {
+    let sinceNanos: bigint | undefined;
+    const onOpen = () => {
+      sinceNanos ??= BigInt(Date.now()) * 1_000_000n;
+      void look();
+    };
     while (!signal.aborted) {
+      const began = performance.now();
       try {
-        for await (const event of runtime.events(selector, { signal, onOpen: () => void look() }))
+        const since = sinceNanos === undefined ? {} : { sinceNanos };
+        for await (const event of runtime.events(selector, { signal, onOpen, ...since })) {
+          sinceNanos = event.timeNanos + 1n;
           reconciler.noticed(event);
+        }
       } catch (error) {
         if (signal.aborted) return;
         log.debug({ err: messageOf(error) }, "engine event stream ended");
-        await look();
       }
+      // an engine that was restarted may answer at once, and what it is told to end then should be heard of
+      if (performance.now() - began > retryMs) continue;
+      await look();
       await pause(retryMs, signal);
     }
   }
