@@ -45,6 +45,11 @@ export interface EngineWatchOptions {
 export interface EngineWatch {
   /** Resolves after the first attempt to reach the engine and, if that succeeded, the first list. */
   start(): Promise<void>;
+  /**
+   * When, by `performance.now()`, it last got on: with a question to the engine, however that ended, or with a container. Not to
+   * get on for longer than the engine's verbs may take is to be stuck.
+   */
+  lastProgress(): number;
   close(): Promise<void>;
 }
 
@@ -62,6 +67,7 @@ export function createEngineWatch(options: EngineWatchOptions): EngineWatch {
   const orphans = new Map<string, number>();
   let engine: EngineDescription | undefined;
   let loops: Promise<unknown> = Promise.resolve();
+  let progressAt = performance.now();
 
   /** One attempt: true if the engine can be used and what it has was compared with what is known. */
   async function look(): Promise<boolean> {
@@ -88,6 +94,7 @@ export function createEngineWatch(options: EngineWatchOptions): EngineWatch {
     const containers = await runtime.list(selector, { signal });
     const seen = new Map<string, ContainerSummary>();
     for (const container of containers) {
+      progressAt = performance.now();
       const identity = labels.decode(container.labels);
       if (identity === undefined) {
         log.warn(
@@ -213,6 +220,7 @@ export function createEngineWatch(options: EngineWatchOptions): EngineWatch {
       if (signal.aborted) return;
       const isDue = performance.now() >= relistAt;
       isUsable = isUsable && !isDue ? await isAnswering() : await look();
+      progressAt = performance.now();
       if (isDue) relistAt = performance.now() + options.relistPeriodMs;
     }
   }
@@ -222,6 +230,7 @@ export function createEngineWatch(options: EngineWatchOptions): EngineWatch {
       await look();
       loops = Promise.all([followEvents(), lookPeriodically()]);
     },
+    lastProgress: () => progressAt,
     async close() {
       closing.abort();
       await loops;

@@ -241,6 +241,26 @@ test("a broken event stream is opened anew, from the last event on", async () =>
   await vi.waitFor(() => expect(heard.map(({ timeNanos }) => timeNanos)).toEqual([10n, 20n]));
 });
 
+test("its progress is seen while it looks, whatever comes of it, and not while it is stuck", async () => {
+  const { watch, engine } = watched();
+  await watch.start();
+  const advance = async () => {
+    const seen = watch.lastProgress();
+    await vi.waitFor(() => expect(watch.lastProgress()).toBeGreaterThan(seen), { timeout: 3_000 });
+  };
+  await advance();
+  engine.describe = () => Promise.reject(new Error("no engine"));
+  await advance();
+  const hanging = Promise.withResolvers<EngineDescription>();
+  engine.describe = () => hanging.promise;
+  await new Promise((resolve) => setTimeout(resolve, 1_200));
+  const stuck = watch.lastProgress();
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  expect(watch.lastProgress()).toBe(stuck);
+  hanging.resolve(goodEngine);
+  await vi.waitFor(() => expect(watch.lastProgress()).toBeGreaterThan(stuck));
+});
+
 test("containers of an engine that cannot be used are not touched", async () => {
   const { watch, repository, removed } = watched({
     describe: async () => ({ ...goodEngine, apiVersion: "1.40" }),
