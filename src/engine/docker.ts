@@ -11,7 +11,7 @@ import { createCalls, engineError, statusOf, type Verb } from "./calls.ts";
 import { type CgroupPaths, cgroupPathsAt, cgroupPathsOf } from "./cgroup-path.ts";
 import { containerOf, stateOf } from "./decode.ts";
 import { dialCreate, dialLogs } from "./dial.ts";
-import { readEvents } from "./event-stream.ts";
+import { readEvents, timeOf } from "./event-stream.ts";
 import { containerCreateOptions } from "./host-config.ts";
 import { deviceNumberOf, findUnenforced, readBackLimits } from "./limits.ts";
 import { readLogs } from "./log-stream.ts";
@@ -279,10 +279,7 @@ export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptio
     },
 
     async *logs(id, { follow, tailLines, sinceNanoseconds, stream, signal }: LogOptions) {
-      const since =
-        sinceNanoseconds === undefined
-          ? undefined
-          : `${sinceNanoseconds / 1_000_000_000n}.${String(sinceNanoseconds % 1_000_000_000n).padStart(9, "0")}`;
+      const since = sinceNanoseconds === undefined ? undefined : timeOf(sinceNanoseconds);
       const query = {
         follow,
         stdout: stream !== "stderr",

@@ -81,6 +81,15 @@ export interface EngineEvent {
   readonly containerId: string;
   readonly action: string;
   readonly labels: Readonly<Record<string, string>>;
+  /** When it happened, by the engine's clock: nanoseconds since 1970. */
+  readonly timeNanos: bigint;
+}
+
+export interface EventOptions {
+  readonly onOpen: () => void;
+  /** Tells those first that the engine still knows from this time on. Left out: none. */
+  readonly sinceNanos?: bigint;
+  readonly signal: AbortSignal;
 }
 
 /** Every method ends by its verb's deadline with ENGINE_TIMEOUT, or with ENGINE_UNAVAILABLE when nobody answers. */
@@ -123,9 +132,6 @@ export interface Runtime {
   remove(id: string, options?: Waiting): Promise<void>;
   logs(id: string, options: LogOptions): AsyncIterable<LogChunk>;
   /** From the moment that the first `next()` resolved on; ends with an error when the connection does. */
-  events(
-    label: string,
-    options: { readonly onOpen: () => void; readonly signal: AbortSignal },
-  ): AsyncIterable<EngineEvent>;
+  events(label: string, options: EventOptions): AsyncIterable<EngineEvent>;
   close(): void;
 }

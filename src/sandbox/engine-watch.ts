@@ -46,6 +46,11 @@ export interface EngineWatchOptions {
 export interface EngineWatch {
   /** Resolves after the first attempt to reach the engine and, if that succeeded, the first list. */
   start(): Promise<void>;
+  /**
+   * When, by `performance.now()`, it last got on: with a question to the engine, however that ended, or with a container. Not to
+   * get on for longer than the engine's verbs may take is to be stuck.
+   */
+  lastProgress(): number;
   close(): Promise<void>;
 }
 
@@ -65,6 +70,7 @@ export function createEngineWatch(options: EngineWatchOptions): EngineWatch {
   /** Whether the last look found that it can be used; while it cannot, it is looked at every second. */
   let isUsable = false;
   let loops: Promise<unknown> = Promise.resolve();
+  let progressAt = performance.now();
 
   async function look(): Promise<void> {
     isUsable = await compared();
@@ -95,6 +101,7 @@ export function createEngineWatch(options: EngineWatchOptions): EngineWatch {
     const containers = await runtime.list(selector, { signal });
     const seen = new Map<string, ContainerSummary>();
     for (const container of containers) {
+      progressAt = performance.now();
       const identity = labels.decode(container.labels);
       if (identity === undefined) {
         log.warn(
@@ -178,17 +185,31 @@ export function createEngineWatch(options: EngineWatchOptions): EngineWatch {
     orphans.delete(containerId);
   }
 
-  /** Listens, and looks whenever the connection was made anew. */
+  /**
+   * Listens, and looks whenever the connection was made anew. It then also hears what happened since it heard the last:
+   * nothing but an event tells who ended a container.
+   */
   async function followEvents(): Promise<void> {
+    let sinceNanos: bigint | undefined;
+    const onOpen = () => {
+      sinceNanos ??= BigInt(Date.now()) * 1_000_000n;
+      void look();
+    };
     while (!signal.aborted) {
+      const began = performance.now();
       try {
-        for await (const event of runtime.events(selector, { signal, onOpen: () => void look() }))
+        const since = sinceNanos === undefined ? {} : { sinceNanos };
+        for await (const event of runtime.events(selector, { signal, onOpen, ...since })) {
+          sinceNanos = event.timeNanos + 1n;
           reconciler.noticed(event);
+        }
       } catch (error) {
         if (signal.aborted) return;
         log.debug({ err: messageOf(error) }, "engine event stream ended");
-        await look();
       }
+      // an engine that was restarted may answer at once, and what it is told to end then should be heard of
+      if (performance.now() - began > retryMs) continue;
+      await look();
       await pause(retryMs, signal);
     }
   }
@@ -212,6 +233,7 @@ export function createEngineWatch(options: EngineWatchOptions): EngineWatch {
       const isDue = performance.now() >= relistAt;
       if (!isUsable || isDue) await look();
       else if (!(await isAnswering())) isUsable = false;
+      progressAt = performance.now();
       if (isDue) relistAt = performance.now() + options.relistPeriodMs;
     }
   }
@@ -221,6 +243,7 @@ export function createEngineWatch(options: EngineWatchOptions): EngineWatch {
       await look();
       loops = Promise.all([followEvents(), lookPeriodically()]);
     },
+    lastProgress: () => progressAt,
     async close() {
       closing.abort();
       await loops;

@@ -55,7 +55,8 @@ export interface ManagerOptions {
   readonly repository: Repository;
   readonly reconciler: Reconciler;
   readonly runtime: Runtime;
-  readonly config: Config;
+  /** As it is now: a reload may change it. */
+  readonly config: () => Config;
   readonly capacity: Capacity;
   /** @throws SandboxdError ENGINE_UNAVAILABLE while the engine cannot be used. */
   readonly host: () => HostFacts;
@@ -69,11 +70,6 @@ export function createManager({
   capacity,
   host,
 }: ManagerOptions): Manager {
-  const images = [
-    ...config.images.allow,
-    ...Object.values(config.templates).flatMap((one) => one.image ?? []),
-  ];
-
   function get(id: string): SandboxRecord {
     const record = repository.get(id);
     if (record !== undefined) return record;
@@ -160,15 +156,15 @@ export function createManager({
         }
         return wait ? rested(asked, existing.instance, signal) : kept(existing);
       }
-      const spec = effectiveSpec(request, config);
-      checkImage(spec.image, images);
+      const spec = effectiveSpec(request, config());
+      checkImage(spec.image, allowedImages(config()));
       host();
       checkBlockIo(spec.resources);
       admit(spec.resources, promised(repository.all()), capacity);
       const id = asked || `sb-${randomBytes(8).toString("hex")}`;
       const timeMs = Date.now();
       const record = repository.insert((transaction) => {
-        const uid = transaction.uidOf(tenant, config.tenants.uidRange);
+        const uid = transaction.uidOf(tenant, config().tenants.uidRange);
         if (uid === undefined) {
           throw new SandboxdError(
             "HOST_CAPACITY_EXCEEDED",
@@ -281,7 +277,7 @@ export function createManager({
         const record = get(id);
         refuseIfGoing(record);
         checkGeneration(record, generation);
-        const resources = changedResources(record.spec.resources, change, config);
+        const resources = changedResources(record.spec.resources, change, config());
         if (record.wanted === "RUNNING") admit(resources, promised(repository.all(), id), capacity);
         if (Object.keys(change).length > 0) {
           const container = await runtime.inspect(
@@ -344,3 +340,8 @@ const startFailures: Partial<Record<TransitionReason, Reason>> = {
   START_FAILED: "ENGINE_FAILED",
   ENGINE_UNAVAILABLE: "ENGINE_UNAVAILABLE",
 };
+
+/** Those of templates are allowed by being there. */
+function allowedImages({ images, templates }: Config): readonly string[] {
+  return [...images.allow, ...Object.values(templates).flatMap(({ image }) => image ?? [])];
+}
