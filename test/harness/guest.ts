@@ -12,7 +12,6 @@ import { stringify, type TomlTable } from "smol-toml";
 import { Health, HealthCheckResponse_ServingStatus } from "../../gen/grpc/health/v1/health_pb.ts";
 import { type Guest, openGuest } from "../../tools/lib/guest.mjs";
 import { ensureBaseImage } from "../../tools/lib/image.mjs";
-import { daemonFlags } from "../../tools/lib/node.mjs";
 import { packRelease } from "../../tools/lib/release.mjs";
 import { eventually, type TestHost, testHost } from "./sandboxes.ts";
 
@@ -83,9 +82,8 @@ function guestDaemon(guest: Guest, client: GuestDaemon["client"]): GuestDaemon {
       return Number(await guest.run("systemctl show --property=MainPID --value sandboxd"));
     },
     async start() {
-      const node = [`${program}/node_modules/node/bin/node`, ...daemonFlags, `${program}/dist/src/main.js`];
       await guest.run(
-        `systemd-run --quiet --collect --unit=sandboxd --property=RuntimeDirectory=sandboxd ${node.join(" ")} serve`,
+        `systemd-run --quiet --collect --unit=sandboxd --property=RuntimeDirectory=sandboxd ${program}/bin/sandboxd serve`,
       );
       await eventually(
         "service",

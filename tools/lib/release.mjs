@@ -1,4 +1,4 @@
-// What of this checkout runs on a host: the compiled daemon, the packages that it needs, and its own Node.
+// What of this checkout runs on a host: the launcher, the compiled daemon, the packages that it needs, and its own Node.
 import { existsSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { must, root } from "./process.mjs";
@@ -15,7 +15,7 @@ function packages() {
 /** Writes a tar file of all that a host needs. The daemon must be compiled. */
 export async function packRelease(file) {
   const owner = ["--owner=0", "--group=0", "--numeric-owner"];
-  await must("tar", [...owner, "-cf", file, "-C", root, "package.json", "dist", ...packages()], {
+  await must("tar", [...owner, "-cf", file, "-C", root, "package.json", "bin", "dist", ...packages()], {
     quiet: true,
   });
 }
