@@ -88,7 +88,7 @@ export function createManager({
     if (record?.instance !== instance) {
       throw new SandboxdError("SANDBOX_NOT_FOUND", `sandbox "${id}" was deleted meanwhile`);
     }
-    return record;
+    return kept(record);
   }
 
   async function started(
@@ -105,7 +105,7 @@ export function createManager({
     });
   }
 
-  /** What is acknowledged lasts. A start need not wait here: the engine was asked for it only after that. */
+  /** What is acknowledged lasts, and whoever reads events after the answer finds what led to it. */
   async function kept(record: SandboxRecord): Promise<SandboxRecord> {
     await repository.durable();
     return record;
@@ -245,10 +245,7 @@ export function createManager({
         );
         reconciler.kick(id);
       }
-      const intent = repository.durable();
-      const stopped = await rested(id, record.instance, signal);
-      await intent;
-      return stopped;
+      return rested(id, record.instance, signal);
     },
 
     async delete(id, { actor, signal }) {
@@ -265,9 +262,8 @@ export function createManager({
         repository.put({ ...deleting, generation: record.generation + 1 }, "SANDBOX_STATE_CHANGED");
         reconciler.kick(id);
       }
-      const intent = repository.durable();
       await repository.until(id, (now) => now?.instance !== record.instance, signal);
-      await intent;
+      await repository.durable();
     },
 
     async update({ id, resources: change, labels, generation, signal }) {
