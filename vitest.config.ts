@@ -1,5 +1,6 @@
-// The three kinds of test, run one kind after the other: unit tests stay inside the process, integration and fault tests
-// have a real engine (tools/test.mjs starts it and names its socket in SANDBOXD_TEST_ENGINE).
+// The kinds of test, run one kind after the other: unit tests stay inside the process, integration and fault tests have a
+// real engine (tools/test.mjs starts it and names its socket in SANDBOXD_TEST_ENGINE), host tests a whole machine in an
+// emulator (its disks are named by SANDBOXD_TEST_GUEST_IMAGE).
 import { defineConfig } from "vitest/config";
 
 // Two files at a time on two cores; the engine is one, and what a test starts has a name of its own.
@@ -34,6 +35,18 @@ export default defineConfig({
           fileParallelism: false,
           sequence: { groupOrder: 2 },
           ...withEngine,
+        },
+      },
+      {
+        test: {
+          name: "host",
+          include: ["test/host/**/*.test.ts"],
+          // In an emulator all takes ten times as long, and the first file boots the machine.
+          testTimeout: 180_000,
+          hookTimeout: 300_000,
+          fileParallelism: false,
+          sequence: { groupOrder: 3 },
+          globalSetup: ["test/harness/build.ts"],
         },
       },
     ],

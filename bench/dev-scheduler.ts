@@ -3,11 +3,9 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { connect, createServer } from "node:net";
-import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { pinnedNode } from "../tools/lib/node.mjs";
+import { launcher } from "../tools/lib/node.mjs";
 
-const program = join(import.meta.dirname, "../dist/src/main.js");
 const readyTimeoutMs = 10_000;
 
 export interface DevScheduler {
@@ -19,7 +17,7 @@ export interface DevScheduler {
 export async function startDevScheduler(): Promise<DevScheduler> {
   const port = await freePort();
   const address = `127.0.0.1:${port}`;
-  const child = spawn(pinnedNode, [program, "dev-scheduler", "--listen", address], {
+  const child = spawn(launcher, ["dev-scheduler", "--listen", address], {
     stdio: ["ignore", "ignore", "inherit"],
   });
   const ended = once(child, "exit");

@@ -48,8 +48,8 @@ export async function* measureFleet(wanted: ReadonlySet<string>): AsyncGenerator
 
 /** The daemon's cost of a sample, its report to the scheduler included, and that of the engine's stream of the same. */
 async function measureSampling(sandboxes: Sandboxes, idle: number): Promise<readonly Result[]> {
-  const { dockerd, all } = engineProcesses(sharedEngine());
-  const look = () => ({ ms: performance.now(), dockerd: cpuMicros([dockerd]), all: cpuMicros(all) });
+  const engine = engineProcesses(sharedEngine());
+  const look = () => ({ ms: performance.now(), all: cpuMicros(engine) });
   const ours = [await microsPerSample(sandboxes, small, idle)];
   const quiet = usageBetween(look(), await after(settleMs, look));
 
@@ -64,13 +64,11 @@ async function measureSampling(sandboxes: Sandboxes, idle: number): Promise<read
     const busy = usageBetween(look(), await after(windowMs, look));
     const samplesPerMs = (stats.count() - before) / windowMs;
     const common = { unit: "us", values: ours, inverse: true } as const;
-    const alone = [(busy.dockerd - quiet.dockerd) / samplesPerMs];
-    const whole = [(busy.all - quiet.all) / samplesPerMs];
+    const whole = [(busy - quiet) / samplesPerMs];
     const ratio = { of: "ratio", atLeast: 30 } as const;
     return [
       resultOf({ name: "sampling", ...common, baseline: whole, goal: { of: "p50", atMost: 70 } }),
       resultOf({ name: "sampling-ratio", ...common, baseline: whole, goal: ratio }),
-      resultOf({ name: "sampling-ratio-dockerd", ...common, baseline: alone, goal: ratio }),
     ];
   } finally {
     stats.close();
@@ -79,14 +77,12 @@ async function measureSampling(sandboxes: Sandboxes, idle: number): Promise<read
 
 interface Usage {
   readonly ms: number;
-  readonly dockerd: number;
   readonly all: number;
 }
 
 /** Microseconds of CPU in a millisecond. */
-function usageBetween(before: Usage, now: Usage): Omit<Usage, "ms"> {
-  const ms = now.ms - before.ms;
-  return { dockerd: (now.dockerd - before.dockerd) / ms, all: (now.all - before.all) / ms };
+function usageBetween(before: Usage, now: Usage): number {
+  return (now.all - before.all) / (now.ms - before.ms);
 }
 
 async function after<T>(ms: number, look: () => T): Promise<T> {

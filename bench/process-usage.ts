@@ -31,29 +31,23 @@ export function residentBytes(pid: number): number {
   return Number(kibibytes) * 1_024;
 }
 
-/** The engine's processes: dockerd, and with its containerd and the shims of its containers all of them. */
-export interface EngineProcesses {
-  readonly dockerd: number;
-  readonly all: readonly number[];
-}
-
-/** Finds a private engine's processes by the folder of its sockets, which all of them name. @throws Error without a dockerd. */
-export function engineProcesses(socket: string): EngineProcesses {
-  let dockerd: number | undefined;
-  const all: number[] = [];
+/** The engine's processes: dockerd, its containerd, and the shims of its containers. */
+export function engineProcesses(socket: string): readonly number[] {
+  const found: number[] = [];
   for (const pid of readdirSync("/proc").filter((name) => /^\d+$/.test(name))) {
     try {
       const [program = "", ...args] = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
       const name = basename(program);
+      // all of them name the folder of a private engine's sockets
       if (!args.some((argument) => argument.includes(`${dirname(socket)}/`))) continue;
-      if (name === "dockerd") dockerd = Number(pid);
-      if (name === "dockerd" || name.startsWith("containerd")) all.push(Number(pid));
+      if (name === "dockerd" || name.startsWith("containerd")) found.push(Number(pid));
     } catch (error) {
+      // ended between the two reads
       if (!isGone(error)) throw error;
     }
   }
-  if (dockerd === undefined) throw new Error(`no dockerd serves ${socket}`);
-  return { dockerd, all };
+  if (found.length === 0) throw new Error(`no process of the engine at ${socket}`);
+  return found;
 }
 
 function isGone(error: unknown): boolean {

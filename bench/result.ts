@@ -16,6 +16,7 @@ export interface Result {
   readonly baselineP50: number | null;
   /** To the baseline: of the medians, or of the 95th percentiles where the name says so. */
   readonly ratio: number | null;
+  /** As "ratio<=1.05". */
   readonly goal: string;
   readonly pass: boolean;
 }
@@ -56,7 +57,7 @@ export function resultOf({
     p95: rounded(p95),
     baselineP50: baseline === undefined ? null : rounded(percentile(baseline, 0.5)),
     ratio: ratio === null ? null : rounded(ratio),
-    goal: goal.atMost === undefined ? `${goal.of} >= ${goal.atLeast}` : `${goal.of} <= ${goal.atMost}`,
+    goal: goal.atMost === undefined ? `${goal.of}>=${goal.atLeast}` : `${goal.of}<=${goal.atMost}`,
     pass: value <= atMost && value >= atLeast,
   };
 }

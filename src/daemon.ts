@@ -1,7 +1,6 @@
 // Builds the parts, starts them in order, and stops them in the reverse. Order of the start: lock and open the state, reach the
 // engine, adopt, serve, connect to the scheduler. Sandboxes outlive every stop.
 
-import { readFileSync } from "node:fs";
 import { EventService } from "../gen/sandboxd/v1/event_service_pb.ts";
 import { HostService } from "../gen/sandboxd/v1/host_service_pb.ts";
 import { SandboxService } from "../gen/sandboxd/v1/sandbox_service_pb.ts";
@@ -9,12 +8,13 @@ import { createEventService } from "./api/event-service.ts";
 import { createExplainer } from "./api/explainer.ts";
 import { createHealthRegistry } from "./api/health.ts";
 import { createHostService } from "./api/host-service.ts";
-import type { ListenerConfig } from "./api/listeners.ts";
 import { createSandboxService } from "./api/sandbox-service.ts";
 import { createApiServer } from "./api/server.ts";
 import { createStatsFeed } from "./api/stats-feed.ts";
 import { createTerms, createUplinkSource } from "./api/uplink-source.ts";
 import type { Config } from "./config/config.ts";
+import { reloaded } from "./config/reload.ts";
+import { listenersOf, longestStepMs, schedulerCredentials, timeoutsOf } from "./daemon-config.ts";
 import { meterState, uplinkMetrics } from "./daemon-metrics.ts";
 import { cgroupPathsAt } from "./engine/cgroup-path.ts";
 import { createDockerRuntime } from "./engine/docker.ts";
@@ -24,7 +24,7 @@ import { openIdentity } from "./host/identity.ts";
 import { createScheduling } from "./host/schedule.ts";
 import { readBootId } from "./monitor/host-id.ts";
 import { openHostSampler } from "./monitor/host-sampler.ts";
-import { createInventory } from "./monitor/inventory.ts";
+import { readInventory } from "./monitor/inventory.ts";
 import { createSampler } from "./monitor/sampler-loop.ts";
 import type { Log } from "./observe/log.ts";
 import { createMetrics } from "./observe/metrics.ts";
@@ -43,6 +43,13 @@ import { openStore, type Store } from "./store/store.ts";
 import { version } from "./version.ts";
 
 export interface Daemon {
+  /**
+   * Takes up what of a configuration needs no restart, and reads the certificates of its listeners anew. Those that can't be
+   * used are an error, and the old ones stay.
+   */
+  reload(read: Config): Promise<void>;
+  /** Whether it still compares itself with the engine, or is stuck. */
+  isProgressing(): boolean;
   /** Refuses new work, lets what is in flight finish within its bound, and closes everything. */
   close(): Promise<void>;
 }
@@ -59,6 +66,7 @@ const stateProbeMs = 5_000;
 
 /** Starts a daemon. @throws Error when the state directory or a listener cannot be had. */
 export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<Daemon> {
+  let current = config;
   const began = performance.now();
   const closers: (() => void | Promise<void>)[] = [];
   const close = async () => {
@@ -200,7 +208,7 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
       repository,
       reconciler,
       runtime,
-      config,
+      config: () => current,
       capacity: host.capacity,
       host: () => host.usable(),
       assertOpen: () => scheduling.assertSchedulable(),
@@ -271,9 +279,12 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
       uplink.start();
       closers.push(() => uplink.close());
     }
-    void createInventory()
-      .get()
-      .then((inventory) => host.inventoryIs(inventory));
+    const closing = new AbortController();
+    const inventory = readInventory({ signal: closing.signal }).then((read) => host.inventoryIs(read));
+    closers.push(() => {
+      closing.abort();
+      return inventory;
+    });
     log.info(
       {
         host: hostId,
@@ -283,57 +294,18 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
       },
       "serving",
     );
-    return { close };
+    return {
+      async reload(read) {
+        current = reloaded(current, read);
+        await server.reload();
+      },
+      isProgressing: () => performance.now() - engineWatch.lastProgress() < longestStepMs(config),
+      close,
+    };
   } catch (error) {
     await close();
     throw error;
   }
-}
-
-function timeoutsOf({ engine: { timeouts } }: Config) {
-  return {
-    list: timeouts.listMs,
-    inspect: timeouts.inspectMs,
-    create: timeouts.createMs,
-    start: timeouts.startMs,
-    stop: timeouts.stopMs,
-    remove: timeouts.removeMs,
-    update: timeouts.updateMs,
-    pull: timeouts.pullMs,
-    pause: timeouts.pauseMs,
-    resume: timeouts.pauseMs,
-  };
-}
-
-function listenersOf({ listen }: Config, dev: boolean): readonly ListenerConfig[] {
-  const { tls, devAddress } = listen;
-  const group = listen.socketGroup === undefined ? {} : { group: listen.socketGroup };
-  return [
-    { kind: "unix", path: listen.socket, mode: listen.socketMode, ...group },
-    ...(devAddress?.kind === "tcp"
-      ? [{ kind: "plain", host: devAddress.host, port: devAddress.port, dev } as const]
-      : []),
-    ...(tls.address?.kind === "tcp" &&
-    tls.certificate !== undefined &&
-    tls.key !== undefined &&
-    tls.clientCa !== undefined
-      ? [
-          {
-            kind: "tls",
-            host: tls.address.host,
-            port: tls.address.port,
-            tls: { certificate: tls.certificate, key: tls.key, clientCa: tls.clientCa },
-          } as const,
-        ]
-      : []),
-  ];
-}
-
-/** Read anew at each session, so that renewed files are taken up. */
-function schedulerCredentials({ scheduler: { tls } }: Config) {
-  const { ca, certificate, key } = tls;
-  if (ca === undefined || certificate === undefined || key === undefined) return undefined;
-  return () => ({ ca: readFileSync(ca), certificate: readFileSync(certificate), key: readFileSync(key) });
 }
 
 /** Tries to write every few seconds, so that a full disk is told before a caller meets it, and its end too. */

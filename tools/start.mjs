@@ -24,11 +24,10 @@ import {
   removeEngine,
   temporaryDirectory,
 } from "./lib/leftovers.mjs";
-import { daemonFlags, pinnedNode } from "./lib/node.mjs";
+import { launcher } from "./lib/node.mjs";
 import { Advice, main, root, stop, until } from "./lib/process.mjs";
 
 const log = (line) => console.log(`start: ${line}`);
-const program = path.join(root, "dist/src/main.js");
 
 /** The longest path that the kernel takes for a unix socket. */
 const socketPathBytes = 107;
@@ -93,7 +92,7 @@ async function prepareEngine({ name, directory }, isDemo) {
  */
 function launch(name, args, logFile) {
   const output = openSync(logFile, "w");
-  const child = spawn(pinnedNode, [...daemonFlags, program, ...args], {
+  const child = spawn(launcher, args, {
     stdio: ["ignore", output, output],
     cwd: root,
     env: { ...process.env, [engineMark]: name },

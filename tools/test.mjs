@@ -1,7 +1,7 @@
 // npm test: runs the tests on a private engine, and leaves nothing behind.
 //
 //   npm test                       all of them
-//   npm test -- unit               one kind: unit, integration or fault
+//   npm test -- unit               one kind: unit, integration, fault or host
 //   npm test -- test/unit/store    files whose path contains this
 //
 // Other arguments go to vitest as they are. The last line is `N passed, N failed, N skipped`.
@@ -12,16 +12,27 @@ import { pinnedNode } from "./lib/node.mjs";
 import { main, root } from "./lib/process.mjs";
 import { withScratch } from "./lib/scratch.mjs";
 
-const kinds = ["unit", "integration", "fault"];
+const kinds = ["unit", "integration", "fault", "host"];
 const log = (line) => console.log(`test: ${line}`);
 
 /** What is printed when the tests could not even be counted. */
 const nothingRan = "0 passed, 1 failed, 0 skipped";
 
-/** Whether any of the tests asked for needs an engine: not, when only unit tests were named. */
+/** What is named by the arguments: kinds, and parts of paths. */
+const namesIn = (asked) => asked.filter((argument) => !argument.startsWith("-"));
+
+const isOf = (kind) => (name) => name === kind || name.includes(`test/${kind}`);
+
+/** Whether any of the tests asked for needs an engine: not, when only unit tests or those on a whole host were named. */
 function needsEngine(asked) {
-  const named = asked.filter((argument) => !argument.startsWith("-"));
-  return named.length === 0 || !named.every((name) => name === "unit" || name.includes("test/unit"));
+  const named = namesIn(asked);
+  return named.length === 0 || !named.every((name) => isOf("unit")(name) || isOf("host")(name));
+}
+
+/** Whether any of the tests asked for needs a whole host. It is built only when they were named, or none was. */
+function needsGuest(asked) {
+  const named = namesIn(asked);
+  return named.length === 0 || named.some(isOf("host"));
 }
 
 function hasTests(kind) {
@@ -43,14 +54,22 @@ function vitestArguments(asked) {
   ];
 }
 
+const noGuest = "a whole host is there only for 'npm test' and 'npm test -- host'";
+
 /** Prints which tests were skipped, by reason. Returns the closing line. */
-function report(file, status, hasEngine) {
+function report(file, status, { hasEngine, guestObstacle }) {
   if (!existsSync(file)) return nothingRan;
   const { passed, failed, skipped } = JSON.parse(readFileSync(file, "utf8"));
   // Node 20 has no Map.groupBy.
   const reasons = new Map();
   for (const test of skipped) {
-    const reason = test.why ?? (hasEngine ? "no reason given" : "there is no engine");
+    const isOnGuest = test.file.startsWith("test/host/");
+    const missing = isOnGuest
+      ? (guestObstacle ?? noGuest)
+      : hasEngine
+        ? "no reason given"
+        : "there is no engine";
+    const reason = test.why ?? missing;
     reasons.set(reason, [...(reasons.get(reason) ?? []), test]);
   }
   for (const [reason, tests] of reasons) {
@@ -71,11 +90,11 @@ await main(async () => {
     // The program that tries the isolation from inside is compiled by its test; curl and openssl are clients like any other.
     const packages = ["gcc", "libc6-dev", "curl", "openssl"];
     return await withScratch(
-      { kind: "test", engine, packages, log },
-      async ({ directory, hasEngine, runChild }) => {
+      { kind: "test", engine, guest: needsGuest(asked), packages, log },
+      async ({ directory, runChild, ...found }) => {
         const summary = path.join(directory, "summary.json");
         const status = await runChild(pinnedNode, vitestArguments(asked), { SANDBOXD_TEST_SUMMARY: summary });
-        closing = report(summary, status, hasEngine);
+        closing = report(summary, status, found);
         return status;
       },
     );

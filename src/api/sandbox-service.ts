@@ -147,7 +147,7 @@ export function createSandboxService({
       const record = manager.get(sandboxId);
       sampler.sampleNow(sandboxId);
       const history = sampler.history(sandboxId);
-      const latest = history?.latest();
+      const latest = sampler.latest(sandboxId);
       if (history === undefined || latest === undefined) {
         throw new SandboxdError(
           "INVALID_STATE",

@@ -22,7 +22,7 @@ export interface StatsFeed {
 export interface StatsFeedOptions {
   readonly sampler: Sampler;
   readonly hostSampler: HostSampler;
-  /** A process in a sandbox was killed at the memory limit. */
+  /** A process in a sandbox was killed at the memory limit. What throws is told again at the next sample. */
   readonly onOomKill: (id: string) => void;
 }
 
@@ -43,9 +43,13 @@ export function createStatsFeed({ sampler, hostSampler, onOomKill }: StatsFeedOp
     for (const [id, sample] of samples) {
       const before = latest.get(id);
       if (before === undefined) continue;
-      const { oomKills } = sample.memory;
-      latest.set(id, { sample, cpuMillis: cpuMillisBetween(before.sample, sample), toldOomKills: oomKills });
-      if (oomKills > before.toldOomKills) onOomKill(id);
+      latest.set(id, { ...before, sample, cpuMillis: cpuMillisBetween(before.sample, sample) });
+    }
+    for (const [id, now] of latest) {
+      const { oomKills } = now.sample.memory;
+      if (oomKills <= now.toldOomKills) continue;
+      onOomKill(id);
+      latest.set(id, { ...now, toldOomKills: oomKills });
     }
   });
 

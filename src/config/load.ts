@@ -22,7 +22,7 @@ export interface LoadOptions {
 }
 
 /** One key as it came out. */
-interface Setting {
+export interface Setting {
   readonly key: string;
   /** The value as TOML, secrets hidden. Undefined: not set, and without a default. */
   readonly literal: string | undefined;

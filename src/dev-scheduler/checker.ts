@@ -5,6 +5,7 @@ import { hash } from "node:crypto";
 import { toBinary } from "@bufbuild/protobuf";
 import { type Event, EventSchema } from "../../gen/sandboxd/v1/event_pb.ts";
 import type { ConnectRequest, Hello } from "../../gen/sandboxd/v1/scheduler_service_pb.ts";
+import { createStories, type Stories } from "./story.ts";
 
 /** What the contract demands of a host. */
 export type Rule =
@@ -15,6 +16,7 @@ export type Rule =
   | "EVENTS_RESUME_AFTER_ACK"
   | "EVENTS_RISE_BY_ONE"
   | "EVENTS_NEVER_CHANGE"
+  | "TRANSITIONS_FOLLOW_EACH_OTHER"
   | "GAP_BEGINS_AT_NEXT"
   | "NOTHING_AFTER_GOODBYE";
 
@@ -65,6 +67,7 @@ interface Ledger {
   readonly gaps: [number, number][];
   /** Of the newest events only: what is repeated lies within a host's window of unacknowledged events. */
   readonly digests: Map<number, string>;
+  readonly stories: Stories;
 }
 
 const digestsKept = 10_000;
@@ -78,7 +81,10 @@ export function createContractChecker(onViolation?: (violation: Violation) => vo
 
   function ledgerOf(hostId: string, epoch: string): Ledger {
     const key = keyOf(hostId, epoch);
-    const ledger = ledgers.get(key) ?? { highest: 0, unique: 0, repeats: 0, gaps: [], digests: new Map() };
+    const known = ledgers.get(key);
+    if (known !== undefined) return known;
+    const [digests, stories] = [new Map<number, string>(), createStories()];
+    const ledger: Ledger = { highest: 0, unique: 0, repeats: 0, gaps: [], digests, stories };
     ledgers.set(key, ledger);
     return ledger;
   }
@@ -140,6 +146,12 @@ function createSessionChecker(
       told.repeats += 1;
       return false;
     }
+    // what another scheduler has acknowledged is not told to this one
+    if (sequence > told.highest + 1) told.stories.lost();
+    const wrong = told.stories.tell(message);
+    if (wrong !== undefined) {
+      violated("TRANSITIONS_FOLLOW_EACH_OTHER", `event ${sequence} of ${message.sandboxId}: ${wrong}`);
+    }
     told.highest = sequence;
     told.unique += 1;
     told.digests.set(sequence, digest);
@@ -152,6 +164,7 @@ function createSessionChecker(
     if (last < first) violated("GAP_BEGINS_AT_NEXT", `gap from ${first} to ${last}`);
     next = last + 1;
     told.highest = Math.max(told.highest, last);
+    told.stories.lost();
     if (told.gaps.length < gapsKept) told.gaps.push([first, last]);
   }
 

@@ -16,9 +16,10 @@ export function dialCreate(
   abortSignal: AbortSignal,
 ): Promise<Created> {
   const call = {
-    path: `/containers/create?name=${name}&`,
+    path: "/containers/create?",
     method: "POST",
-    options: body,
+    // told apart, or the client would send the body in the address as well
+    options: { _query: { name }, _body: body },
     abortSignal,
     statusCodes: {
       201: true,

@@ -9,10 +9,9 @@ import { SandboxdError } from "../errors.ts";
 import { createAgent } from "./agent.ts";
 import { createCalls, engineError, statusOf, type Verb } from "./calls.ts";
 import { type CgroupPaths, cgroupPathsAt, cgroupPathsOf } from "./cgroup-path.ts";
-import type { ContainerPlan } from "./container-plan.ts";
 import { containerOf, stateOf } from "./decode.ts";
 import { dialCreate, dialLogs } from "./dial.ts";
-import { readEvents } from "./event-stream.ts";
+import { readEvents, timeOf } from "./event-stream.ts";
 import { containerCreateOptions } from "./host-config.ts";
 import { deviceNumberOf, findUnenforced, readBackLimits } from "./limits.ts";
 import { readLogs } from "./log-stream.ts";
@@ -27,7 +26,8 @@ export interface DockerOptions {
   readonly observe: (verb: Verb, outcome: "ok" | "error" | "timeout", seconds: number) => void;
 }
 
-const apiVersion = "v1.41";
+/** The least that is needed. Newer engines refuse it (29 takes 1.44 and above), and are spoken to in their own least. */
+const leastApi = "1.41";
 
 /** From the end of a process to the engine's knowing of it, as a rule. */
 const engineLagMs = 50;
@@ -39,11 +39,14 @@ export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptio
   // the client takes an agent, though its types don't say so
   const withAgent: Docker.DockerOptions & { readonly agent: Agent } = {
     socketPath: socket,
-    version: apiVersion,
+    version: `v${leastApi}`,
     agent,
   };
   const docker = new Docker(withAgent);
-  const streaming = new Docker({ socketPath: socket, version: apiVersion });
+  const streaming = new Docker({ socketPath: socket, version: `v${leastApi}` });
+  // any engine answers a call that names no version
+  const { version: _, ...unversioned } = withAgent;
+  const stranger = new Docker(unversioned);
   const calls = createCalls(timeoutsMs, observe);
   const container = (id: string) => docker.getContainer(id);
 
@@ -97,31 +100,15 @@ export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptio
     await unless([404, 409], "remove", gone);
   };
 
-  /** False if there is none. @throws SandboxdError HARDENING_MISMATCH naming every field. */
-  const compare = async (id: string, plan: ContainerPlan, options?: Waiting): Promise<boolean> => {
-    const found = await inspectRaw(id, options);
-    if (found === undefined) return false;
-    const mismatches = findMismatches(plan, found);
-    if (mismatches.length === 0) return true;
-    const fields = mismatches
-      .map((one) => `${one.field}: wanted ${one.expected}, got ${one.actual}`)
-      .join("; ");
-    throw new SandboxdError(
-      "HARDENING_MISMATCH",
-      `the engine made another container than asked for: ${fields}`,
-      { hint: "see the engine's own configuration (daemon.json) and its version" },
-    );
-  };
-
   return {
     inspect,
     remove,
-    compare: async (id, plan, options) => void (await compare(id, plan, options)),
     async describe(options) {
-      const [version, info] = await unlessFailed("list", [
-        attempt("list", () => docker.version(), options),
-        attempt("list", () => docker.info(), options),
-      ]);
+      const ask = <T>(question: () => Promise<T>) => unlessFailed("list", attempt("list", question, options));
+      const version = await ask(() => stranger.version());
+      for (const { modem } of [docker, streaming])
+        Object.assign(modem, { version: `v${spokenWith(version)}` });
+      const info = await ask(() => docker.info());
       return {
         version: version.Version,
         apiVersion: version.ApiVersion,
@@ -199,16 +186,29 @@ export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptio
       const made = attempt("create", (abortSignal) => dialCreate(docker, body, abortSignal), options);
       const created = await unless([409], "create", made);
       if (created === undefined) return "taken";
-      try {
-        const discarded = limitWarnings(created.warnings);
-        if (discarded.length > 0) throw unenforceable(discarded.join("; "));
-        if (!(await compare(created.id, plan, options)))
-          throw new SandboxdError("ENGINE_FAILED", `container ${created.id} vanished after its creation`);
-        return { id: created.id };
-      } catch (error) {
-        await remove(created.id);
-        throw error;
-      }
+      const discarded = limitWarnings(created.warnings);
+      if (discarded.length === 0) return { id: created.id };
+      await remove(created.id);
+      throw unenforceable(discarded.join("; "));
+    },
+
+    async compare(id, plan, { isNew, ...options }) {
+      const found = await inspectRaw(id, options);
+      if (found === undefined)
+        throw new SandboxdError("ENGINE_FAILED", `container ${id} vanished before its start`);
+      const own = { name: found.Name.slice(1), labels: labelsUnder(plan.labelPrefix, found.Config.Labels) };
+      const mismatches = findMismatches(isNew ? plan : { ...plan, ...own }, found);
+      if (mismatches.length === 0) return;
+      const fields = mismatches
+        .map((one) => `${one.field}: wanted ${one.expected}, got ${one.actual}`)
+        .join("; ");
+      throw new SandboxdError(
+        "HARDENING_MISMATCH",
+        `the engine made another container than asked for: ${fields}`,
+        {
+          hint: "see the engine's own configuration (daemon.json) and its version",
+        },
+      );
     },
 
     async start(id, options) {
@@ -290,10 +290,7 @@ export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptio
     },
 
     async *logs(id, { follow, tailLines, sinceNanoseconds, stream, signal }: LogOptions) {
-      const since =
-        sinceNanoseconds === undefined
-          ? undefined
-          : `${sinceNanoseconds / 1_000_000_000n}.${String(sinceNanoseconds % 1_000_000_000n).padStart(9, "0")}`;
+      const since = sinceNanoseconds === undefined ? undefined : timeOf(sinceNanoseconds);
       const query = {
         follow,
         stdout: stream !== "stderr",
@@ -324,12 +321,21 @@ export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptio
   };
 }
 
-async function unlessFailed<A, B>(verb: Verb, promises: [Promise<A>, Promise<B>]): Promise<[A, B]> {
+function labelsUnder(prefix: string, labels: Readonly<Record<string, string>>) {
+  return Object.fromEntries(Object.entries(labels).filter(([key]) => key.startsWith(prefix)));
+}
+
+async function unlessFailed<T>(verb: Verb, promise: Promise<T>): Promise<T> {
   try {
-    return await Promise.all(promises);
+    return await promise;
   } catch (error) {
     throw engineError(verb, error);
   }
+}
+
+function spokenWith({ MinAPIVersion: least }: { readonly MinAPIVersion?: string }): string {
+  const minor = (version: string) => Number(version.split(".")[1]);
+  return least !== undefined && minor(least) > minor(leastApi) ? least : leastApi;
 }
 
 function unenforceable(what: string): SandboxdError {

@@ -5,6 +5,7 @@ import { readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import type { CgroupPaths } from "./cgroup-path.ts";
 import type { BlockIoLimits, ContainerPlan } from "./container-plan.ts";
+import type { LiveLimits } from "./runtime.ts";
 
 type BlockIoRates = Omit<BlockIoLimits, "device">;
 
@@ -49,9 +50,11 @@ export function deviceNumberOf(path: string): string {
   return `${(rdev >>> 8) & 0xfff}:${(rdev & 0xff) | ((rdev >>> 12) & 0xfff00)}`;
 }
 
-/** Every limit of the plan that is not what the kernel holds; none means that all are enforced. */
-export function findUnenforced(plan: ContainerPlan, read: ReadBackLimits): readonly Unenforced[] {
-  const { limits } = plan;
+/** Every limit that is not what the kernel holds; none means that all are enforced. */
+export function findUnenforced(
+  { limits }: { readonly limits: LiveLimits & Pick<ContainerPlan["limits"], "blockIo"> },
+  read: ReadBackLimits,
+): readonly Unenforced[] {
   const isMemory = (expected: number, actual: number) =>
     actual <= expected && actual > expected - largestPageBytes;
   const swapExpected = read.cgroupVersion === 1 ? limits.memoryBytes : 0;

@@ -81,6 +81,15 @@ export interface EngineEvent {
   readonly containerId: string;
   readonly action: string;
   readonly labels: Readonly<Record<string, string>>;
+  /** When it happened, by the engine's clock: nanoseconds since 1970. */
+  readonly timeNanos: bigint;
+}
+
+export interface EventOptions {
+  readonly onOpen: () => void;
+  /** Tells those first that the engine still knows from this time on. Left out: none. */
+  readonly sinceNanos?: bigint;
+  readonly signal: AbortSignal;
 }
 
 /** Every method ends by its verb's deadline with ENGINE_TIMEOUT, or with ENGINE_UNAVAILABLE when nobody answers. */
@@ -96,13 +105,18 @@ export interface Runtime {
   image(reference: string, options?: Waiting): Promise<Image | undefined>;
   pull(reference: string, options?: Waiting): Promise<void>;
   /**
-   * Creates the container and compares what the engine made with the plan. `taken` if the name is in use.
+   * Creates the container. `taken` if the name is in use.
    *
-   * @throws SandboxdError HARDENING_MISMATCH or LIMIT_UNENFORCEABLE, with the container removed.
+   * @throws SandboxdError LIMIT_UNENFORCEABLE if the engine said that it dropped a limit, with the container removed.
    */
   create(plan: ContainerPlan, options?: Waiting): Promise<{ readonly id: string } | "taken">;
-  /** Compares a container that was never started with its plan. Gone is success. @throws SandboxdError HARDENING_MISMATCH. */
-  compare(id: string, plan: ContainerPlan, options?: Waiting): Promise<void>;
+  /**
+   * Compares what the engine made with the plan; before every start. Name and labels only of a new one: later the one may
+   * have been changed, and the others tell how it was planned then.
+   *
+   * @throws SandboxdError HARDENING_MISMATCH.
+   */
+  compare(id: string, plan: ContainerPlan, options: Waiting & { readonly isNew: boolean }): Promise<void>;
   /** Starts it; already running is success. @throws SandboxdError COMMAND_UNUSABLE, ENGINE_FAILED. */
   start(id: string, options?: Waiting): Promise<void>;
   /**
@@ -122,9 +136,6 @@ export interface Runtime {
   remove(id: string, options?: Waiting): Promise<void>;
   logs(id: string, options: LogOptions): AsyncIterable<LogChunk>;
   /** From the moment that the first `next()` resolved on; ends with an error when the connection does. */
-  events(
-    label: string,
-    options: { readonly onOpen: () => void; readonly signal: AbortSignal },
-  ): AsyncIterable<EngineEvent>;
+  events(label: string, options: EventOptions): AsyncIterable<EngineEvent>;
   close(): void;
 }

@@ -5,11 +5,10 @@ import { messageOf, SandboxdError } from "../errors.ts";
 import { engineError } from "./calls.ts";
 import { cgroupPathsOf } from "./cgroup-path.ts";
 import type { Attempt } from "./docker.ts";
-import { readBackLimits } from "./limits.ts";
+import { findUnenforced, readBackLimits } from "./limits.ts";
 import type { Container, LiveLimits, Waiting } from "./runtime.ts";
 
 const cpuPeriodMicros = 100_000;
-const largestPageBytes = 65_536;
 
 /** See `Runtime.update`. */
 export async function updateLimits(
@@ -36,9 +35,9 @@ export async function updateLimits(
     );
   try {
     await apply(limits);
-    const found = container.pid === 0 ? undefined : held(container);
-    const wrong = found === undefined ? [] : differences(limits, found);
-    if (wrong.length > 0) throw new Error(`the kernel holds ${wrong.join(", ")}`);
+    const missing = container.pid === 0 ? [] : findUnenforced({ limits }, held(container));
+    const words = missing.map((one) => `${one.actual} for ${one.limit} ${one.expected}`);
+    if (words.length > 0) throw new Error(`the kernel holds ${words.join(", ")}`);
   } catch (error) {
     const failure = engineError("update", error);
     if (failure.reason !== "ENGINE_FAILED") throw failure;
@@ -52,21 +51,4 @@ export async function updateLimits(
 
 function held(container: Container) {
   return readBackLimits({ paths: cgroupPathsOf(container.pid, { containerId: container.id }) });
-}
-
-function differences(wanted: LiveLimits, found: ReturnType<typeof held>): readonly string[] {
-  const {
-    memoryBytes = Number.NaN,
-    cpuQuotaMicros = Number.NaN,
-    cpuPeriodMicros: period = Number.NaN,
-    pids,
-  } = found;
-  const isMemory = memoryBytes <= wanted.memoryBytes && memoryBytes > wanted.memoryBytes - largestPageBytes;
-  return [
-    ...(isMemory ? [] : [`memory_bytes ${memoryBytes}`]),
-    ...((cpuQuotaMicros * 1_000) / period === wanted.cpuMillis
-      ? []
-      : [`cpu quota ${cpuQuotaMicros}/${period}`]),
-    ...(pids === wanted.pids ? [] : [`pids ${pids}`]),
-  ];
 }

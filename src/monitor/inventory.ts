@@ -1,20 +1,16 @@
-// What the host is made of: hardware, kernel, disks. Asked once, and slow (it starts child processes), so never in
-// anybody's way: figures that change are the samplers' job.
+// What the host is made of: hardware, kernel, distribution. Asked once, in a program of its own: the library that knows is
+// large, starts processes, and would stay in memory for good. Figures that change are the samplers' job.
+import { spawn } from "node:child_process";
 import { arch, cpus, release, totalmem, type, version } from "node:os";
+import { extname, join } from "node:path";
 
 /** The host's parts. A text is empty where nobody knows it. */
-export interface Inventory {
-  /** "systeminformation", or "node" when that failed or took too long: then texts and disks may be missing. */
-  readonly source: "systeminformation" | "node";
-  /** Why the source is "node". */
-  readonly problem?: string;
+export interface HostParts {
   readonly cpu: {
     /** As "Intel Xeon Processor @ 2.90GHz". */
     readonly model: string;
     /** Threads that can run at once. */
     readonly logical: number;
-    /** Cores; the same as logical where the source is "node". */
-    readonly physical: number;
   };
   /** Unit: bytes. */
   readonly memoryBytes: number;
@@ -28,102 +24,119 @@ export interface Inventory {
     /** As Node names it: "x64", "arm64". */
     readonly architecture: string;
   };
-  readonly disks: readonly InventoryDisk[];
 }
 
-export interface InventoryDisk {
-  readonly device: string;
-  readonly name: string;
-  /** As "SSD", "HD", "NVMe"; empty when not known. */
-  readonly kind: string;
-  /** Unit: bytes. */
-  readonly sizeBytes: number;
+export interface Inventory extends HostParts {
+  /** "systeminformation", or "node" when that failed or took too long: then texts may be missing. */
+  readonly source: "systeminformation" | "node";
+  /** Why the source is "node". */
+  readonly problem?: string;
 }
-
-/** The part of systeminformation that is used; tests give their own. */
-export type InventoryLibrary = Pick<
-  typeof import("systeminformation"),
-  "cpu" | "mem" | "osInfo" | "diskLayout"
->;
 
 export interface InventoryOptions {
-  /** How long to wait for systeminformation. Its processes aren't stopped by that. Unit: milliseconds. Default: 10 s. */
+  /** Aborting ends the program, with all that it has started; the answer is then as after any failure. */
+  readonly signal?: AbortSignal;
+  /** How long the program may take. Unit: milliseconds. Default: 10 s. */
   readonly timeoutMs?: number;
-  readonly load?: () => Promise<InventoryLibrary>;
-}
-
-export interface InventorySource {
-  /** The inventory, gathered on the first call. Never rejects but for the signal, which ends this wait only. */
-  get(options?: { readonly signal?: AbortSignal }): Promise<Inventory>;
+  /** Prints HostParts as JSON. Default: the one beside this file. */
+  readonly program?: string;
 }
 
 const defaultTimeoutMs = 10_000;
 
-export function createInventory(options: InventoryOptions = {}): InventorySource {
-  let gathered: Promise<Inventory> | undefined;
-  return {
-    get({ signal } = {}) {
-      gathered ??= gather(options);
-      return signal === undefined ? gathered : abortable(gathered, signal);
-    },
-  };
-}
+/** Far more than it prints. */
+const mostBytes = 65_536;
 
-async function gather(options: InventoryOptions): Promise<Inventory> {
-  const timeout = AbortSignal.timeout(options.timeoutMs ?? defaultTimeoutMs);
+/** Compiled or not, it is of the same kind as this file. */
+const ownProgram = join(import.meta.dirname, `inventory-program${extname(import.meta.filename)}`);
+
+/** Gathers the inventory. Never rejects. */
+export async function readInventory(options: InventoryOptions = {}): Promise<Inventory> {
   try {
-    return await abortable(fromLibrary(options.load ?? loadLibrary), timeout);
+    return { source: "systeminformation", ...partsOf(await outputOf(options)) };
   } catch (error) {
-    return { ...fromNode(), problem: error instanceof Error ? error.message : String(error) };
+    return { source: "node", ...fromNode(), problem: error instanceof Error ? error.message : String(error) };
   }
 }
 
-async function loadLibrary(): Promise<InventoryLibrary> {
-  return (await import("systeminformation")).default;
+/** What the program prints. It gets nothing of our environment, which may hold secrets, but where to find programs. */
+function outputOf({ signal, timeoutMs = defaultTimeoutMs, program = ownProgram }: InventoryOptions) {
+  return new Promise<string>((resolve, reject) => {
+    signal?.throwIfAborted();
+    // a process group of its own, so that it can be ended with all that it has started
+    const child = spawn(process.execPath, [program], {
+      detached: true,
+      cwd: "/",
+      env: { PATH: process.env["PATH"] ?? "/usr/sbin:/usr/bin:/sbin:/bin", LANG: "C" },
+      stdio: ["ignore", "pipe", "ignore"],
+    });
+    // first of all, since where it cannot be started it may have no output either
+    child.on("error", reject);
+    let problem: string | undefined;
+    const end = (why: string) => {
+      problem ??= why;
+      killGroup(child.pid);
+    };
+    const chunks: Buffer[] = [];
+    let bytes = 0;
+    child.stdout.on("data", (chunk: Buffer) => {
+      bytes += chunk.length;
+      if (bytes > mostBytes) end(`more than ${mostBytes} bytes of answer`);
+      else chunks.push(chunk);
+    });
+    const onAbort = () => end("no longer wanted");
+    const timer = setTimeout(() => end(`no answer within ${timeoutMs} ms`), timeoutMs);
+    signal?.addEventListener("abort", onAbort, { once: true });
+    child.on("close", (code, killedBy) => {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", onAbort);
+      if (code !== 0) problem ??= `the program ended with ${code ?? killedBy}`;
+      if (problem === undefined) resolve(Buffer.concat(chunks).toString());
+      else reject(new Error(problem));
+    });
+  });
 }
 
-async function fromLibrary(load: () => Promise<InventoryLibrary>): Promise<Inventory> {
-  const library = await load();
-  const [cpu, memory, os, disks] = await Promise.all([
-    library.cpu(),
-    library.mem(),
-    library.osInfo(),
-    library.diskLayout(),
-  ]);
+function killGroup(leader: number | undefined): void {
+  if (leader === undefined) return;
+  try {
+    process.kill(-leader, "SIGKILL");
+  } catch (error) {
+    // all of it has ended already
+    if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
+  }
+}
+
+/** @throws Error unless the text is HostParts in JSON. */
+function partsOf(text: string): HostParts {
+  const { cpu, memoryBytes, os } = JSON.parse(text);
   return {
-    source: "systeminformation",
-    cpu: {
-      model: [cpu.manufacturer, cpu.brand].filter(Boolean).join(" "),
-      logical: cpu.cores,
-      physical: cpu.physicalCores,
+    cpu: { model: textOf(cpu.model), logical: countOf(cpu.logical) },
+    memoryBytes: countOf(memoryBytes),
+    os: {
+      distribution: textOf(os.distribution),
+      release: textOf(os.release),
+      kernel: textOf(os.kernel),
+      architecture: textOf(os.architecture),
     },
-    memoryBytes: memory.total,
-    os: { distribution: os.distro, release: os.release, kernel: os.kernel, architecture: arch() },
-    disks: disks.map(({ device, name, type: kind, size }) => ({ device, name, kind, sizeBytes: size })),
   };
 }
 
-function fromNode(): Inventory {
+function textOf(value: unknown): string {
+  if (typeof value === "string") return value;
+  throw new Error(`not a text: ${JSON.stringify(value)}`);
+}
+
+function countOf(value: unknown): number {
+  if (typeof value === "number" && Number.isSafeInteger(value) && value > 0) return value;
+  throw new Error(`not a count: ${JSON.stringify(value)}`);
+}
+
+function fromNode(): HostParts {
   const processors = cpus();
   return {
-    source: "node",
-    cpu: {
-      model: processors[0]?.model ?? "",
-      logical: processors.length,
-      physical: processors.length,
-    },
+    cpu: { model: processors[0]?.model ?? "", logical: processors.length },
     memoryBytes: totalmem(),
     os: { distribution: `${type()} ${version()}`, release: "", kernel: release(), architecture: arch() },
-    disks: [],
   };
-}
-
-/** The promise, or the signal's reason as a rejection if that comes first. */
-function abortable<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  return new Promise((resolve, reject) => {
-    signal.throwIfAborted();
-    const abort = (): void => reject(signal.reason);
-    signal.addEventListener("abort", abort, { once: true });
-    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", abort));
-  });
 }

@@ -1,29 +1,19 @@
-// The last samples of one sandbox in a block of memory that is allocated once and never grows.
+// What is remembered of the last samples of one sandbox, in a block of memory that is allocated once and never grows.
 import type { SandboxSample } from "./sample.ts";
-import { column, readRow, rowLength, writeRow } from "./sample-row.ts";
-import { increase, summarize, type WindowSummary } from "./window.ts";
+import { column, rowLength, writeRow } from "./sample-row.ts";
+import { summarize, type WindowSummary } from "./window.ts";
 
 export interface History {
   /** Keeps a sample, and drops the oldest when full. One that isn't later than the newest is ignored. */
   push(sample: SandboxSample): void;
-  /** The newest sample, or undefined when there is none. */
-  latest(): SandboxSample | undefined;
-  /** The samples not older than this moment, oldest first. Unit: milliseconds of the monotonic clock. */
-  since(monotonicMs: number): readonly SandboxSample[];
   /**
    * What happened from this moment on, as far as samples reach. Counters need a sample to start from, so the last
    * one before the moment is taken in when there is one. Undefined when there is no sample.
    */
   summary(sinceMonotonicMs: number): WindowSummary | undefined;
-  /** CPU use between the last two samples; 0 until there are two. Unit: millicores. */
-  cpuUsageMillis(): number;
-  /** How many samples there are. */
-  readonly size: number;
 }
 
-/**
- * `capacity` is how many samples are kept, 2 or more; each takes 232 bytes, at once: 300 samples are 70 kB.
- */
+/** `capacity` is how many samples are kept, 2 or more; each takes 128 bytes, at once: 300 samples are 38 kB. */
 export function createHistory(capacity: number): History {
   if (!Number.isInteger(capacity) || capacity < 2) {
     throw new RangeError(`history capacity ${capacity} is not an integer of 2 or more`);
@@ -65,34 +55,9 @@ export function createHistory(capacity: number): History {
       next = (next + 1) % capacity;
       size = Math.min(size + 1, capacity);
     },
-    latest() {
-      return size === 0 ? undefined : readRow(rows, rowAt(size - 1));
-    },
-    since(monotonicMs) {
-      const samples: SandboxSample[] = [];
-      for (let age = firstSince(monotonicMs); age < size; age++) {
-        samples.push(readRow(rows, rowAt(age)));
-      }
-      return samples;
-    },
     summary(sinceMonotonicMs) {
       const first = Math.max(0, Math.min(firstSince(sinceMonotonicMs), size) - 1);
       return size === 0 ? undefined : summarize(rows, size - first, (index) => rowAt(first + index));
-    },
-    cpuUsageMillis() {
-      if (size < 2) {
-        return 0;
-      }
-      const [before, after] = [rowAt(size - 2), rowAt(size - 1)];
-      const usedUsec = increase(
-        rows[before + column.cpuUsageUsec] as number,
-        rows[after + column.cpuUsageUsec] as number,
-      );
-      // microseconds of CPU per millisecond are millicores
-      return Math.round(usedUsec / (timeAt(size - 1) - timeAt(size - 2)));
-    },
-    get size() {
-      return size;
     },
   };
 }

@@ -50,8 +50,8 @@ export interface Sampler {
    * cgroup is there but can't be read.
    */
   add(id: string, source: SampleSource): SandboxSample | undefined;
-  /** Stops sampling, forgets the history and returns it, for the exit report. Undefined for an id not known. */
-  remove(id: string): History | undefined;
+  /** Stops sampling and forgets the history. An id that is not known is success. */
+  remove(id: string): void;
   /**
    * Reads all files of one sandbox now, out of turn. It joins the history unless that has one younger than half an
    * interval. Undefined when the sandbox is gone or not known.
@@ -59,8 +59,6 @@ export interface Sampler {
   sampleNow(id: string): SandboxSample | undefined;
   latest(id: string): SandboxSample | undefined;
   history(id: string): History | undefined;
-  /** CPU use between the last two samples of the history; 0 until there are two. Unit: millicores. */
-  cpuUsageMillis(id: string): number;
   /** Calls the listener after every round until the returned function is called. */
   subscribe(listener: TickListener): () => void;
   /** Changes the pace: the next round is due this long after the last one began. Bounds as of SamplerOptions. */
@@ -217,7 +215,6 @@ export function createSampler(options: SamplerOptions): Sampler {
       const entry = entries.get(id);
       entries.delete(id);
       entry?.sampler?.close();
-      return entry?.history;
     },
     sampleNow(id) {
       const entry = entries.get(id);
@@ -225,7 +222,6 @@ export function createSampler(options: SamplerOptions): Sampler {
     },
     latest: (id) => entries.get(id)?.latest,
     history: (id) => entries.get(id)?.history,
-    cpuUsageMillis: (id) => entries.get(id)?.history.cpuUsageMillis() ?? 0,
     subscribe(listener) {
       // a wrapper of its own, so that one function subscribed twice is two subscriptions
       const own: TickListener = (told) => listener(told);

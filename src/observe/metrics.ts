@@ -42,10 +42,10 @@ export const catalogue = {
   ]),
   capacityPids: gauge("sandboxd_pids", "Process ids: capacity, allocatable, allocated, limits.", ["kind"]),
 
-  eventsWritten: counter("sandboxd_events_written_total", "Events written to the log."),
+  eventsWritten: counter("sandboxd_events_written_total", "Events written to disk."),
   storeWriteDuration: histogram(
     "sandboxd_store_write_duration_seconds",
-    "Time of one write of commits to disk.",
+    "Time of one sync of the state, which may hold many commits.",
     tickBuckets,
   ),
 

@@ -7,6 +7,7 @@ import { messageOf, SandboxdError } from "../errors.ts";
 import type { Log } from "../observe/log.ts";
 import type { Store } from "../store/store.ts";
 import { hostSelector, type LabelCodec } from "./labels.ts";
+import { cpuRequestOf } from "./plan.ts";
 import type { Reconciler } from "./reconciler.ts";
 import { actors, type SandboxRecord } from "./record.ts";
 import type { Repository } from "./repository.ts";
@@ -45,6 +46,11 @@ export interface EngineWatchOptions {
 export interface EngineWatch {
   /** Resolves after the first attempt to reach the engine and, if that succeeded, the first list. */
   start(): Promise<void>;
+  /**
+   * When, by `performance.now()`, it last got on: with a question to the engine, however that ended, or with a container. Not to
+   * get on for longer than the engine's verbs may take is to be stuck.
+   */
+  lastProgress(): number;
   close(): Promise<void>;
 }
 
@@ -61,10 +67,17 @@ export function createEngineWatch(options: EngineWatchOptions): EngineWatch {
   /** When an orphan was first seen, by a clock that never jumps. */
   const orphans = new Map<string, number>();
   let engine: EngineDescription | undefined;
+  /** Whether the last look found that it can be used; while it cannot, it is looked at every second. */
+  let isUsable = false;
   let loops: Promise<unknown> = Promise.resolve();
+  let progressAt = performance.now();
+
+  async function look(): Promise<void> {
+    isUsable = await compared();
+  }
 
   /** One attempt: true if the engine can be used and what it has was compared with what is known. */
-  async function look(): Promise<boolean> {
+  async function compared(): Promise<boolean> {
     try {
       engine = await runtime.describe({ signal });
       const health = assess(engine);
@@ -88,6 +101,7 @@ export function createEngineWatch(options: EngineWatchOptions): EngineWatch {
     const containers = await runtime.list(selector, { signal });
     const seen = new Map<string, ContainerSummary>();
     for (const container of containers) {
+      progressAt = performance.now();
       const identity = labels.decode(container.labels);
       if (identity === undefined) {
         log.warn(
@@ -127,8 +141,14 @@ export function createEngineWatch(options: EngineWatchOptions): EngineWatch {
     if (repository.get(identity.id) !== undefined || options.store.isTombstone(identity.instance)) return;
     const timeMs = Date.now();
     const message = "rebuilt from its container's labels; the daemon's state did not know it";
-    const { cpuMillis, memoryBytes, pids } = container.limits;
-    const resources = { ...identity.spec.resources, cpuMillis, memoryBytes, pids };
+    const { cpuMillis, cpuWeight, memoryBytes, pids } = container.limits;
+    const asked = identity.spec.resources;
+    const resources = {
+      ...asked,
+      ...{ cpuMillis, memoryBytes, pids },
+      cpuRequestMillis: cpuRequestOf(cpuWeight),
+      memoryRequestBytes: Math.min(asked.memoryRequestBytes, memoryBytes),
+    };
     const record: SandboxRecord = {
       ...identity,
       spec: { ...identity.spec, resources },
@@ -165,17 +185,31 @@ export function createEngineWatch(options: EngineWatchOptions): EngineWatch {
     orphans.delete(containerId);
   }
 
-  /** Listens, and looks whenever the connection was made anew. */
+  /**
+   * Listens, and looks whenever the connection was made anew. It then also hears what happened since it heard the last:
+   * nothing but an event tells who ended a container.
+   */
   async function followEvents(): Promise<void> {
+    let sinceNanos: bigint | undefined;
+    const onOpen = () => {
+      sinceNanos ??= BigInt(Date.now()) * 1_000_000n;
+      void look();
+    };
     while (!signal.aborted) {
+      const began = performance.now();
       try {
-        for await (const event of runtime.events(selector, { signal, onOpen: () => void look() }))
+        const since = sinceNanos === undefined ? {} : { sinceNanos };
+        for await (const event of runtime.events(selector, { signal, onOpen, ...since })) {
+          sinceNanos = event.timeNanos + 1n;
           reconciler.noticed(event);
+        }
       } catch (error) {
         if (signal.aborted) return;
         log.debug({ err: messageOf(error) }, "engine event stream ended");
-        await look();
       }
+      // an engine that was restarted may answer at once, and what it is told to end then should be heard of
+      if (performance.now() - began > retryMs) continue;
+      await look();
       await pause(retryMs, signal);
     }
   }
@@ -191,14 +225,15 @@ export function createEngineWatch(options: EngineWatchOptions): EngineWatch {
   }
 
   async function lookPeriodically(): Promise<void> {
-    let isUsable = true;
     let relistAt = performance.now() + options.relistPeriodMs;
     while (!signal.aborted) {
       const untilRelist = Math.max(0, relistAt - performance.now());
       await pause(isUsable ? Math.min(pingMs, untilRelist) : retryMs, signal);
       if (signal.aborted) return;
       const isDue = performance.now() >= relistAt;
-      isUsable = isUsable && !isDue ? await isAnswering() : await look();
+      if (!isUsable || isDue) await look();
+      else if (!(await isAnswering())) isUsable = false;
+      progressAt = performance.now();
       if (isDue) relistAt = performance.now() + options.relistPeriodMs;
     }
   }
@@ -208,6 +243,7 @@ export function createEngineWatch(options: EngineWatchOptions): EngineWatch {
       await look();
       loops = Promise.all([followEvents(), lookPeriodically()]);
     },
+    lastProgress: () => progressAt,
     async close() {
       closing.abort();
       await loops;
@@ -275,7 +311,7 @@ function healthOfFailure(error: unknown, engine: EngineDescription | undefined):
     };
   }
   // an engine that speaks nothing as new as 1.41 answers so
-  if (/client version .* is too new|API version/i.test(message)) {
+  if (/client version .* is too new/i.test(message)) {
     return { problem: "ENGINE_TOO_OLD", message, hint: "install Docker Engine 20.10 or newer", engine };
   }
   if (error instanceof SandboxdError && error.reason === "ENGINE_TIMEOUT") {

@@ -9,7 +9,7 @@ import { admit, type Capacity, promised } from "./admission.ts";
 import type { Clock } from "./clock.ts";
 import { checkImage } from "./image-policy.ts";
 import { isExpired } from "./lifetime.ts";
-import { containerName, type HostFacts, liveLimits } from "./plan.ts";
+import { containerOf, type HostFacts, liveLimits, unthrottled } from "./plan.ts";
 import type { Reconciler } from "./reconciler.ts";
 import {
   type Actor,
@@ -65,7 +65,8 @@ export interface ManagerOptions {
   readonly repository: Repository;
   readonly reconciler: Reconciler;
   readonly runtime: Runtime;
-  readonly config: Config;
+  /** As it is now: a reload may change it. */
+  readonly config: () => Config;
   readonly capacity: Capacity;
   /** @throws SandboxdError ENGINE_UNAVAILABLE while the engine cannot be used. */
   readonly host: () => HostFacts;
@@ -84,11 +85,6 @@ export function createManager({
   assertOpen,
   clock,
 }: ManagerOptions): Manager {
-  const images = [
-    ...config.images.allow,
-    ...Object.values(config.templates).flatMap((one) => one.image ?? []),
-  ];
-
   function get(id: string): SandboxRecord {
     const record = repository.get(id);
     if (record !== undefined) return record;
@@ -107,7 +103,7 @@ export function createManager({
     if (record?.instance !== instance) {
       throw new SandboxdError("SANDBOX_NOT_FOUND", `sandbox "${id}" was deleted meanwhile`);
     }
-    return record;
+    return kept(record);
   }
 
   async function started(
@@ -124,21 +120,14 @@ export function createManager({
     });
   }
 
-  /** What is acknowledged lasts. A start need not wait here: the engine was asked for it only after that. */
+  /** What is acknowledged lasts, and whoever reads events after the answer finds what led to it. */
   async function kept(record: SandboxRecord): Promise<SandboxRecord> {
     await repository.durable();
     return record;
   }
 
   function checkBlockIo(resources: Resources): void {
-    if (resources.blockIo === undefined || host().blockDevice !== undefined) return;
-    throw new SandboxdError(
-      "LIMIT_UNENFORCEABLE",
-      "spec.resources.block_io: the engine's data is on no disk that can be throttled",
-      {
-        hint: "ask without block_io, or move the engine's data-root to a plain disk",
-      },
-    );
+    if (resources.blockIo !== undefined && host().blockDevice === undefined) throw unthrottled();
   }
 
   function checkGeneration(record: SandboxRecord, generation: number | undefined): void {
@@ -200,8 +189,8 @@ export function createManager({
         }
         return wait ? rested(asked, existing.instance, signal) : kept(existing);
       }
-      const spec = effectiveSpec(request, config);
-      checkImage(spec.image, images);
+      const spec = effectiveSpec(request, config());
+      checkImage(spec.image, allowedImages(config()));
       host();
       assertOpen();
       checkBlockIo(spec.resources);
@@ -211,7 +200,7 @@ export function createManager({
       const acceptedAtMs = clock.nowMs();
       const { ttlMs } = spec.lifetime;
       const record = repository.insert((transaction) => {
-        const uid = transaction.uidOf(tenant, config.tenants.uidRange);
+        const uid = transaction.uidOf(tenant, config().tenants.uidRange);
         if (uid === undefined) {
           throw new SandboxdError(
             "HOST_CAPACITY_EXCEEDED",
@@ -275,6 +264,7 @@ export function createManager({
           metadata: { state: current.state },
         });
       }
+      checkBlockIo(current.spec.resources);
       admit(current.spec.resources, promised(repository.all(), id), capacity);
       const pending = moved(current, {
         state: "PENDING",
@@ -305,10 +295,7 @@ export function createManager({
         );
         reconciler.kick(id);
       }
-      const intent = repository.durable();
-      const stopped = await rested(id, record.instance, signal);
-      await intent;
-      return stopped;
+      return rested(id, record.instance, signal);
     },
 
     async delete(id, { actor, signal }) {
@@ -325,9 +312,8 @@ export function createManager({
         repository.put({ ...deleting, generation: record.generation + 1 }, "SANDBOX_STATE_CHANGED");
         reconciler.kick(id);
       }
-      const intent = repository.durable();
       await repository.until(id, (now) => now?.instance !== record.instance, signal);
-      await intent;
+      await repository.durable();
     },
 
     async renew(id, { generation, ttlMs, signal }) {
@@ -381,11 +367,11 @@ export function createManager({
         const record = get(id);
         refuseIfGoing(record);
         checkGeneration(record, generation);
-        const resources = changedResources(record.spec.resources, change, config);
+        const resources = changedResources(record.spec.resources, change, config());
         if (isToLive(record)) admit(resources, promised(repository.all(), id), capacity);
         if (Object.keys(change).length > 0) {
           const container = await runtime.inspect(
-            containerName(host().hostId, id),
+            containerOf(record, host().hostId),
             signal === undefined ? {} : { signal },
           );
           if (container !== undefined) await runtime.update(container, liveLimits(resources));
@@ -407,7 +393,7 @@ export function createManager({
       for (;;) {
         const now = repository.get(id);
         if (now?.instance !== record.instance) return;
-        const container = await runtime.inspect(containerName(host().hostId, id));
+        const container = await runtime.inspect(containerOf(now, host().hostId));
         if (container !== undefined) {
           const wanted: LogOptions = {
             ...options,
@@ -444,3 +430,8 @@ const startFailures: Partial<Record<TransitionReason, Reason>> = {
   START_FAILED: "ENGINE_FAILED",
   ENGINE_UNAVAILABLE: "ENGINE_UNAVAILABLE",
 };
+
+/** Those of templates are allowed by being there. */
+function allowedImages({ images, templates }: Config): readonly string[] {
+  return [...images.allow, ...Object.values(templates).flatMap(({ image }) => image ?? [])];
+}

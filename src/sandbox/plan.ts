@@ -2,6 +2,7 @@
 
 import { type ContainerPlan, defaultProcessesPerUser } from "../engine/container-plan.ts";
 import type { LiveLimits } from "../engine/runtime.ts";
+import { SandboxdError } from "../errors.ts";
 import { type LabelCodec, labelPrefix } from "./labels.ts";
 import type { Resources, SandboxRecord } from "./record.ts";
 
@@ -20,9 +21,16 @@ export function containerName(hostId: string, id: string): string {
   return `sandboxd-${hostId.slice(0, 32)}-${id}`;
 }
 
+/** What the engine finds the container by: its id once that is known, since somebody may have renamed it. */
+export function containerOf({ id, containerId }: SandboxRecord, hostId: string): string {
+  return containerId || containerName(hostId, id);
+}
+
+/** @throws SandboxdError LIMIT_UNENFORCEABLE for a limit of block I/O where no disk can be throttled. */
 export function planOf(record: SandboxRecord, host: HostFacts, labels: LabelCodec): ContainerPlan {
   const { spec } = record;
   const { resources } = spec;
+  if (resources.blockIo !== undefined && host.blockDevice === undefined) throw unthrottled();
   return {
     name: containerName(host.hostId, record.id),
     imageId: record.imageId,
@@ -56,8 +64,21 @@ export function planOf(record: SandboxRecord, host: HostFacts, labels: LabelCode
   };
 }
 
+export function unthrottled(): SandboxdError {
+  return new SandboxdError(
+    "LIMIT_UNENFORCEABLE",
+    "spec.resources.block_io: the engine's data is on no disk that can be throttled",
+    { hint: "ask without block_io, or move the engine's data-root to a plain disk" },
+  );
+}
+
 const leastShares = 2;
 const mostShares = 262_144;
+
+/** The request of a container that weighs so much: the inverse of what `liveLimits` makes of one. */
+export function cpuRequestOf(cpuWeight: number): number {
+  return Math.round((cpuWeight * 1_000) / 1_024);
+}
 
 /** The limits that can change live. A request of one CPU weighs 1024 shares, as everywhere. */
 export function liveLimits(resources: Resources): LiveLimits {

@@ -11,7 +11,7 @@ import { type Action, decide, type Observed, type Settlement } from "./decide.ts
 import { reportOf } from "./exit-report.ts";
 import type { LabelCodec } from "./labels.ts";
 import { expiryOf } from "./lifetime.ts";
-import { containerName, type HostFacts } from "./plan.ts";
+import { containerName, containerOf, type HostFacts } from "./plan.ts";
 import { createQueues } from "./queue.ts";
 import type { Health, SandboxRecord, TransitionReason } from "./record.ts";
 import type { Repository } from "./repository.ts";
@@ -129,9 +129,11 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
   async function reconcile(id: string, fresh: boolean): Promise<void> {
     let observed: Observed | undefined = fresh ? { kind: "absent" } : undefined;
     for (let step = 0; step < mostSteps && !closed; step++) {
-      const record = repository.get(id);
-      if (record === undefined) return;
-      observed ??= await observe(record);
+      const asked = repository.get(id);
+      if (asked === undefined) return;
+      observed ??= await observe(asked);
+      // a caller may have changed what is wanted while the engine was asked
+      const record = repository.get(id) ?? asked;
       const action = decide(record, observed, { bootId, nowMs: clock.nowMs() });
       if (action.do === "nothing") return;
       observed = await act(record, action, observed);
@@ -141,8 +143,11 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
   }
 
   async function observe(record: SandboxRecord): Promise<Observed> {
-    // by name, so that a create whose answer was lost is found again
-    const container = await runtime.inspect(containerName(hostFacts().hostId, record.id));
+    const { hostId } = hostFacts();
+    const known = await runtime.inspect(containerOf(record, hostId));
+    // by name as well, so that a create whose answer was lost is found again
+    const isNamed = record.containerId === "" || known !== undefined;
+    const container = isNamed ? known : await runtime.inspect(containerName(hostId, record.id));
     if (container === undefined) return { kind: "absent" };
     const identity = labels.decode(container.labels);
     if (identity === undefined) return { kind: "foreign", containerId: container.id };
@@ -160,8 +165,8 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
       container,
       oomKills: watch.oomKills(record.id),
       touchedExternally,
-      ...known("idleSinceMs", vitals.idleSinceMs(record.id)),
-      ...known("health", vitals.health(record.id)),
+      ...given("idleSinceMs", vitals.idleSinceMs(record.id)),
+      ...given("health", vitals.health(record.id)),
       ...(failure === undefined ? {} : { initFailure: failure }),
     };
   }
@@ -309,6 +314,6 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
   };
 }
 
-function known<K extends string, V>(name: K, value: V | undefined): { readonly [P in K]?: V } {
+function given<K extends string, V>(name: K, value: V | undefined): { readonly [P in K]?: V } {
   return value === undefined ? {} : ({ [name]: value } as { [P in K]: V });
 }

@@ -63,16 +63,20 @@ export function createStarter(options: StarterOptions): Starter {
 
   /** Binds the sandbox to the content that its image's name means now, once. */
   async function withImage(record: SandboxRecord): Promise<SandboxRecord> {
-    if (record.imageId !== "") return record;
+    const now = () => repository.get(record.id) ?? record;
+    if (record.imageId !== "") return now();
     const { image: reference } = record.spec;
     let image = await findImage(reference);
     if (image === undefined && options.pullImages) {
-      settle(record, {
-        state: "PULLING",
-        reason: "PROGRESS",
-        message: `pulling ${reference}`,
-        actor: actors.policy,
-      });
+      if (now().wanted !== "RUNNING") return now();
+      if (record.state !== "PULLING") {
+        settle(now(), {
+          state: "PULLING",
+          reason: "PROGRESS",
+          message: `pulling ${reference}`,
+          actor: actors.policy,
+        });
+      }
       await runtime.pull(reference);
       image = await findImage(reference);
     }
@@ -89,8 +93,7 @@ export function createStarter(options: StarterOptions): Starter {
         { hint: `build it without labels that begin with "${labelPrefix}"` },
       );
     }
-    const current = repository.get(record.id) ?? record;
-    return { ...current, imageId: image.id, imageVolumes: image.volumes };
+    return { ...now(), imageId: image.id, imageVolumes: image.volumes };
   }
 
   /** Resolves to the container that runs now; undefined if the next look has to tell. */
@@ -101,19 +104,23 @@ export function createStarter(options: StarterOptions): Starter {
   ): Promise<{ readonly containerId: string; readonly startedAtMs: number } | undefined> {
     let containerId = existing?.id;
     if (existing === undefined) {
-      const creating = settle(record, starting("creating its container"));
+      const isTold =
+        repository.get(record.id)?.state === "CREATING" && repository.get(record.id)?.imageId !== "";
+      const creating = isTold ? record : settle(record, starting("creating its container"));
       const created = await runtime.create(planFor(creating));
       // by a create whose answer was lost, by an earlier instance, or by someone else
       if (created === "taken") return undefined;
       containerId = created.id;
       made(containerId);
-    } else {
-      // whoever created it may have ended before it could be compared
-      if (existing.startedAt === "") await runtime.compare(existing.id, planFor(record));
-      if (record.state !== "CREATING") settle(record, starting("starting its container"));
+    } else if (record.state !== "CREATING") {
+      settle(record, starting("starting its container"));
     }
+    if (containerId === undefined) return undefined;
+    // as it is now, whoever made it: an answer to its creation may have been lost, and its removal have failed
+    const plan = planFor(repository.get(record.id) ?? record);
+    await runtime.compare(containerId, plan, { isNew: existing === undefined });
     // it may have been told to stop or go meanwhile
-    if (repository.get(record.id)?.wanted !== "RUNNING" || containerId === undefined) return undefined;
+    if (repository.get(record.id)?.wanted !== "RUNNING") return undefined;
     options.forgetTouches(containerId);
     const ready = containerId;
     await byUs(ready, () => runtime.start(ready));
@@ -121,13 +128,15 @@ export function createStarter(options: StarterOptions): Starter {
   }
 
   async function verified(
-    record: SandboxRecord,
+    asked: SandboxRecord,
     containerId: string,
     startedAtMs: number,
     why: Why,
   ): Promise<void> {
-    const cgroup = await runtime.verify(containerId, planFor(record));
-    if (cgroup === undefined) return; // it ended already
+    const cgroup = await runtime.verify(containerId, planFor(asked));
+    const record = repository.get(asked.id);
+    // it ended already, or was told to stop or go meanwhile
+    if (cgroup === undefined || record?.wanted !== "RUNNING") return;
     watch.began(record.id, cgroup, { isNew: record.state === "CREATING" });
     if (record.state === "RUNNING" && record.bootId === options.bootId) return;
     repository.put(

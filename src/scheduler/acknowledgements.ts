@@ -4,7 +4,7 @@
 import type { UplinkClock } from "./clock.ts";
 
 export interface AcknowledgementOptions {
-  /** Keeps a number durably; may throw. */
+  /** Keeps a number; may throw. */
   readonly keep: (sequence: number) => void;
   /** The number that is already kept. */
   readonly kept: number;

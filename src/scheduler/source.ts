@@ -32,11 +32,11 @@ export interface UplinkSource {
   readonly events: UplinkEvents;
   /** The newest sequence number that was given to `acknowledge`; 0 if none in this epoch. */
   lastAcknowledgedSequence(): number;
-  /** The scheduler has stored everything up to this number. Durable when it returns. Only ever rises. */
+  /** The scheduler has stored everything up to this number. Only ever rises. */
   acknowledge(sequence: number): void;
   /** The newest term seen; 0 if none. */
   term(): number;
-  /** Keeps a term, durably, and returns true; returns false if a newer one was seen. The same again is true. */
+  /** Keeps a term and returns true; returns false if a newer one was seen. The same again is true. */
   acceptTerm(term: number): boolean;
   /** The newest sample of everything; undefined while there is none. */
   stats(): StatsBatch | undefined;

@@ -1,6 +1,8 @@
 // The event log: appended inside transactions, told only once it is on disk, trimmed by count and age.
 
 import type { DatabaseSync } from "node:sqlite";
+import { SandboxdError } from "../errors.ts";
+import { writeError } from "./database.ts";
 
 export interface StoredEvent {
   readonly sequence: number;
@@ -49,11 +51,23 @@ export function createEventLog(
     | { seq: number }
     | undefined;
   let newest = row?.seq ?? 0;
+  trimAtOpening();
   let oldest = oldestRetained();
   let committed = newest;
   let pending = newest;
   let untrimmed = 0;
   let trimmed = false;
+
+  /** What became too old while nobody wrote, or is too much by another configuration. */
+  function trimAtOpening(): void {
+    try {
+      trim.run(newest - retention.count, Date.now() - retention.ageMs);
+    } catch (error) {
+      const failure = writeError(error);
+      // a full disk keeps nobody from reading; it is trimmed by the next that writes
+      if (!(failure instanceof SandboxdError)) throw failure;
+    }
+  }
 
   function oldestRetained(): number {
     const { first } = db.prepare("SELECT min(sequence) AS first FROM events").get() as {

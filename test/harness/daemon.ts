@@ -3,7 +3,7 @@
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { chownSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -15,10 +15,8 @@ import { stringify, type TomlTable } from "smol-toml";
 import { Health, HealthCheckResponse_ServingStatus } from "../../gen/grpc/health/v1/health_pb.ts";
 import { callJson } from "../../tools/lib/engine-api.mjs";
 import { engineMark, removeCgroups } from "../../tools/lib/leftovers.mjs";
-import { daemonFlags, pinnedNode } from "../../tools/lib/node.mjs";
+import { launcher } from "../../tools/lib/node.mjs";
 import { baseImage, sharedEngine } from "./engine.ts";
-
-const program = join(import.meta.dirname, "../../dist/src/main.js");
 
 /** A daemon that doesn't serve by then is taken to have failed. */
 const readyTimeoutMs = 20_000;
@@ -29,12 +27,20 @@ const stopTimeoutMs = 20_000;
 export interface DaemonOptions {
   /** The engine's socket. Default: the one that all tests share. */
   readonly engine?: string;
+  /** The socket that the daemon itself is given, where that is not the engine's own. Default: `engine`. */
+  readonly door?: string;
   /** Default: random, so that daemons on one engine leave each other alone. */
   readonly hostId?: string;
   /** Tables of the configuration, laid over the harness's own, key by key. */
   readonly config?: TomlTable;
   /** Added to the daemon's environment. */
   readonly env?: Readonly<Record<string, string>>;
+  /** What starts the program, with its arguments: it runs in another namespace or as another user. Default: nothing. */
+  readonly launcher?: readonly string[];
+  /** User that its files belong to. Default: the one of the tests. */
+  readonly uid?: number;
+  /** Where its directory is made. Default: among the temporary files. */
+  readonly home?: string;
 }
 
 export interface Daemon {
@@ -65,7 +71,7 @@ export async function startDaemon(options: DaemonOptions = {}): Promise<Daemon> 
   const engine = options.engine ?? sharedEngine();
   const token = randomBytes(4).toString("hex");
   const hostId = options.hostId ?? `test-${token}`;
-  const directory = mkdtempSync(join(tmpdir(), "daemon-"));
+  const directory = mkdtempSync(join(options.home ?? tmpdir(), "daemon-"));
   const socketPath = join(directory, "sandboxd.sock");
   const stateDirectory = join(directory, "state");
   // Below the runner's name, so that it is removed even if this test is killed.
@@ -74,12 +80,14 @@ export async function startDaemon(options: DaemonOptions = {}): Promise<Daemon> 
   const base = {
     host: { id: hostId },
     state: { directory: stateDirectory },
-    engine: { socket: engine, cgroup_parent: `/${cgroup}` },
+    engine: { socket: options.door ?? engine, cgroup_parent: `/${cgroup}` },
     listen: { socket: socketPath },
     images: { allow: ["sandboxd-base:*"], pull: "never" },
     templates: { shell: { image: baseImage, command: ["sh", "-c", "while :; do date; sleep 1; done"] } },
   };
   writeFileSync(configFile, stringify(merge(base, options.config ?? {})), { mode: 0o600 });
+  if (options.uid !== undefined)
+    for (const file of [directory, configFile]) chownSync(file, options.uid, options.uid);
 
   const sessions = new Http2SessionManager("http://sandboxd", undefined, {
     createConnection: () => connect(socketPath),
@@ -89,7 +97,11 @@ export async function startDaemon(options: DaemonOptions = {}): Promise<Daemon> 
   let child: ChildProcess | undefined;
 
   const start = async (): Promise<void> => {
-    const started = spawn(pinnedNode, [...daemonFlags, program, "serve", "--dev", "--config", configFile], {
+    const [command = launcher, ...args] = [
+      ...(options.launcher ?? []),
+      ...[launcher, "serve", "--dev", "--config", configFile],
+    ];
+    const started = spawn(command, args, {
       stdio: ["ignore", "pipe", "pipe"],
       env: { ...ownEnvironment(), ...options.env },
     });

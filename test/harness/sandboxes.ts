@@ -1,6 +1,6 @@
 // What tests with sandboxes share: the clients of a daemon, small specs, and a look past the daemon at the engine.
 
-import type { MessageInitShape } from "@bufbuild/protobuf";
+import type { DescService, MessageInitShape } from "@bufbuild/protobuf";
 import { type Client, Code, ConnectError } from "@connectrpc/connect";
 import Docker from "dockerode";
 import { ErrorInfoSchema } from "../../gen/google/rpc/error_details_pb.ts";
@@ -23,9 +23,15 @@ export const tenant = "acme";
 /** A spec as a caller writes it. */
 export type SpecInit = Exclude<MessageInitShape<typeof SandboxSpecSchema>, SandboxSpec>;
 
+/** What a test needs of a daemon to call it. */
+interface Callable {
+  readonly hostId: string;
+  client<Service extends DescService>(service: Service): Client<Service>;
+}
+
 /** A daemon with its clients and the engine's own API. */
-export interface TestHost {
-  readonly daemon: Daemon;
+export interface TestHost<D extends Callable = Daemon> {
+  readonly daemon: D;
   readonly sandboxes: Client<typeof SandboxService>;
   readonly host: Client<typeof HostService>;
   readonly events: Client<typeof EventService>;
@@ -42,8 +48,16 @@ export interface TestHost {
 }
 
 export async function startHost(options: DaemonOptions = {}): Promise<TestHost> {
-  const daemon = await startDaemon(options);
-  const docker = new Docker({ socketPath: options.engine ?? sharedEngine() });
+  return testHost(await startDaemon(options), options.engine ?? sharedEngine());
+}
+
+/** The clients of a daemon that serves, and its engine's. */
+export function testHost<D extends Callable>(
+  daemon: D,
+  engine: string,
+  { patienceMs = defaultPatienceMs }: { readonly patienceMs?: number } = {},
+): TestHost<D> {
+  const docker = new Docker({ socketPath: engine });
   const sandboxes = daemon.client(SandboxService);
   const get = async (id: string) => present((await sandboxes.getSandbox({ sandboxId: id })).sandbox);
   return {
@@ -66,7 +80,7 @@ export async function startHost(options: DaemonOptions = {}): Promise<TestHost> 
       return present(sandbox);
     },
     get,
-    until: (id, isSo) => eventually(`sandbox ${id}`, () => get(id), isSo),
+    until: (id, isSo) => eventually(`sandbox ${id}`, () => get(id), isSo, patienceMs),
     async output(id) {
       let text = "";
       for await (const { data } of sandboxes.streamLogs({ sandboxId: id }))
@@ -127,14 +141,14 @@ export function present<T>(value: T | undefined | null): T {
   return value;
 }
 
-const patienceMs = 20_000;
+const defaultPatienceMs = 20_000;
 
 /** Asks until the answer is so. A failing ask counts as an answer that is not. */
 export async function eventually<T>(
   what: string,
   ask: () => T | Promise<T>,
   isSo: (found: T) => boolean,
-  timeoutMs = patienceMs,
+  timeoutMs = defaultPatienceMs,
 ): Promise<T> {
   const deadline = performance.now() + timeoutMs;
   let last: unknown;

@@ -180,6 +180,17 @@ describe.skipIf(engineObstacle !== undefined)(`a hostile create (${engineObstacl
     await expectNothing();
   });
 
+  test("the largest environment that is allowed reaches the engine, whatever is in it", async () => {
+    const env = Object.fromEntries(Array.from({ length: 4 }, (_, n) => [`A${n}`, '"'.repeat(30_000)]));
+    const { sandbox } = await host.sandboxes.createSandbox({
+      sandboxId: "large",
+      tenant,
+      spec: { ...specOf(sleeping), env },
+    });
+    expect(whereIs(present(sandbox)).state).toBe("RUNNING");
+    await host.sandboxes.deleteSandbox({ sandboxId: "large" });
+  });
+
   test.each(amounts)("%s of 0, -1, the least and the most of its type is refused", async (amount) => {
     for (const value of [0n, -1n, -(2n ** 63n), most]) {
       const refusal = await refusalOf(create({ resources: { [amount]: value } }));

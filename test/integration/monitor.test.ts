@@ -17,7 +17,7 @@ import { afterEach, describe, expect, it } from "vitest";
 import { openSandboxSampler, type SandboxSampler } from "../../src/monitor/cgroup-sampler.ts";
 import { systemClock } from "../../src/monitor/clock.ts";
 import { openHostSampler } from "../../src/monitor/host-sampler.ts";
-import { createInventory } from "../../src/monitor/inventory.ts";
+import { readInventory } from "../../src/monitor/inventory.ts";
 import { createHistory } from "../../src/monitor/ring-buffer.ts";
 import type { CgroupLocation, SandboxSample } from "../../src/monitor/sample.ts";
 
@@ -321,7 +321,7 @@ describe("a sampler on the real host", () => {
   });
 
   it("has an inventory with its kernel in it", async () => {
-    const { source, problem, os, cpu } = await createInventory({ timeoutMs: 20_000 }).get();
+    const { source, problem, os, cpu } = await readInventory({ timeoutMs: 20_000 });
     expect(source, problem).toBe("systeminformation");
     expect(os.kernel).toBe(readFileSync("/proc/sys/kernel/osrelease", "utf8").trim());
     expect(cpu.logical).toBeGreaterThan(0);

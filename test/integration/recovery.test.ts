@@ -11,7 +11,7 @@ import type { Event } from "../../gen/sandboxd/v1/event_pb.ts";
 import { HostConditionType } from "../../gen/sandboxd/v1/host_pb.ts";
 import { ActorKind, type Sandbox, SandboxState } from "../../gen/sandboxd/v1/sandbox_pb.ts";
 import { SandboxService } from "../../gen/sandboxd/v1/sandbox_service_pb.ts";
-import { pinnedNode } from "../../tools/lib/node.mjs";
+import { launcher } from "../../tools/lib/node.mjs";
 import { engineObstacle, sharedEngine } from "../harness/engine.ts";
 import {
   eventually,
@@ -135,6 +135,25 @@ describe.skipIf(engineObstacle !== undefined)(`recovery (${engineObstacle ?? "en
     await host.sandboxes.deleteSandbox({ sandboxId: "rebuilt" });
     await host.sandboxes.deleteSandbox({ sandboxId: "ended" });
     expect(await host.containers()).toEqual([]);
+  });
+
+  test("a sandbox whose limits were changed is rebuilt with what the kernel holds, and runs on", async () => {
+    const resources = { cpuMillis: 400n, cpuRequestMillis: 300n, memoryBytes: 67_108_864n };
+    const before = await host.run("changed", sleeping, resources);
+    const change = { cpuMillis: 200n, memoryBytes: 50_331_648n, pids: 40n };
+    const { sandbox } = await host.sandboxes.updateSandbox({ sandboxId: "changed", resources: change });
+    const time = await startedAt(before);
+    await host.daemon.kill("SIGKILL");
+    for (const name of readdirSync(host.daemon.stateDirectory)) {
+      if (name.startsWith("state.db")) rmSync(join(host.daemon.stateDirectory, name));
+    }
+    await host.daemon.start();
+    const rebuilt = await host.until("changed", isIn(SandboxState.RUNNING));
+    expect(rebuilt.spec?.resources).toEqual(sandbox?.spec?.resources);
+    expect(await startedAt(before)).toBe(time);
+    await host.sandboxes.stopSandbox({ sandboxId: "changed" });
+    await host.sandboxes.startSandbox({ sandboxId: "changed" });
+    expect(whereIs(await host.get("changed")).state).toBe("RUNNING");
   });
 
   test("a container that is removed behind the daemon is told once, as lost and by whom", async () => {
@@ -340,8 +359,7 @@ describe.skipIf(engineObstacle !== undefined)(
 
 /** Runs the daemon to its end. */
 function runDaemon(configFile: string): Promise<{ readonly code: number | null; readonly output: string }> {
-  const program = join(import.meta.dirname, "../../dist/src/main.js");
-  const child = spawn(pinnedNode, [program, "serve", "--config", configFile], {
+  const child = spawn(launcher, ["serve", "--config", configFile], {
     stdio: ["ignore", "pipe", "pipe"],
     timeout: 20_000,
     killSignal: "SIGKILL",

@@ -35,8 +35,13 @@ export async function importImage(
   return (await engine.getImage(`${name}:latest`).inspect()).Id;
 }
 
-/** A plan with small limits that the probe can reach, and the probe told of them. */
-export async function planFor(engine: Docker, name: string, imageId: string): Promise<ContainerPlan> {
+/** A plan with small limits that the probe can reach, and the probe told of them. Throttles a disk where one is named. */
+export async function planFor(
+  engine: Docker,
+  name: string,
+  imageId: string,
+  device: string | undefined,
+): Promise<ContainerPlan> {
   const info = (await engine.info()) as { readonly CgroupVersion?: string; readonly CgroupDriver?: string };
   const limits = {
     cpuMillis: 750,
@@ -74,7 +79,7 @@ export async function planFor(engine: Docker, name: string, imageId: string): Pr
       info.CgroupDriver === "systemd" ? `isolation${process.pid}.slice` : `/isolation${process.pid}`,
     stopSignal: "SIGTERM",
     stopGraceSeconds: 5,
-    limits: { ...limits, ...throttledDisk() },
+    limits: { ...limits, ...(device === undefined ? {} : { blockIo: { device, ...rates } }) },
     imageVolumes: ["/volume"],
     network: { mode: "none" },
     engine: { cgroupVersion: info.CgroupVersion === "2" ? 2 : 1, possibleCpus: 4 },
@@ -107,17 +112,17 @@ export function create(engine: Docker, plan: ContainerPlan): Promise<CreateAnswe
   });
 }
 
-/** Throttles on the first whole disk, where there is one. */
-function throttledDisk(): Pick<ContainerPlan["limits"], "blockIo"> {
+const rates = {
+  readBytesPerSecond: 20_000_000,
+  writeBytesPerSecond: 10_000_000,
+  readOperationsPerSecond: 2_000,
+  writeOperationsPerSecond: 1_000,
+};
+
+/** The first whole disk of this machine, where there is one. */
+export function throttledDisk(): string | undefined {
   const disk = readdirSync("/sys/block").find((entry) => /^(vd|sd|nvme|xvd)/.test(entry));
-  if (disk === undefined) return {};
-  const rates = {
-    readBytesPerSecond: 20_000_000,
-    writeBytesPerSecond: 10_000_000,
-    readOperationsPerSecond: 2_000,
-    writeOperationsPerSecond: 1_000,
-  };
-  return { blockIo: { device: `/dev/${disk}`, ...rates } };
+  return disk === undefined ? undefined : `/dev/${disk}`;
 }
 
 /** The engine leaves a parent cgroup behind; systemd's driver removes its own. */

@@ -1,4 +1,4 @@
 /** Path of the pinned Node. */
 export const pinnedNode: string;
-/** How Node runs the daemon. */
-export const daemonFlags: readonly string[];
+/** Path of what runs the daemon with it. */
+export const launcher: string;

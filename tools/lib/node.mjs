@@ -8,12 +8,8 @@ import { Advice, must, root, run } from "./process.mjs";
 /** Where the pinned Node's binary is once ensureNode has returned. */
 export const pinnedNode = path.join(root, "node_modules/node/bin/node");
 
-/**
- * How Node runs the daemon: with a small young generation, as what it allocates dies young, and with a heap that grows
- * slowly. Measured: idle 127 MB without flags and 105 MB with the first; with 200 sandboxes 160 MB with the first and 139 MB
- * with both.
- */
-export const daemonFlags = ["--max-semi-space-size=2", "--optimize-for-size"];
+/** Runs the daemon and its other commands with that Node, and with what keeps its memory small. */
+export const launcher = path.join(root, "bin/sandboxd");
 
 /** The oldest Node that can run the tools themselves. */
 const oldestMajor = 20;

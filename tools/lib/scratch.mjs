@@ -4,6 +4,7 @@ import { spawn } from "node:child_process";
 import { mkdirSync } from "node:fs";
 import path from "node:path";
 import { installEngine, startPrivateEngine } from "./engine.mjs";
+import { ensureGuestImage, Unobtainable } from "./guest-image.mjs";
 import { ensureBaseImage } from "./image.mjs";
 import { claim, engineMark, removeAbandoned, removeEngine, temporaryDirectory } from "./leftovers.mjs";
 import { installPackages } from "./packages.mjs";
@@ -35,17 +36,42 @@ async function prepareEngine({ directory, name, packages, isOptional, log }) {
   return engine;
 }
 
+const guestEnvironment = (image, directory) => ({
+  SANDBOXD_TEST_GUEST_IMAGE: image,
+  SANDBOXD_TEST_GUEST: path.join(directory, "guest"),
+});
+
 /**
- * Calls `body({ directory, hasEngine, runChild })` and returns its status, or 130 after SIGINT or SIGTERM.
+ * Finds the disks of a whole host, or says in `obstacle` why there are none. Where a run must be complete (CI), only what the
+ * mirror lacks excuses that.
+ */
+async function prepareGuest({ packages, environment, signal, log }) {
+  try {
+    await installPackages(packages, { log, why: "the tests" });
+    return { image: await ensureGuestImage({ log, environment, signal }) };
+  } catch (error) {
+    if (!(error instanceof Advice) || (process.env.CI && !(error instanceof Unobtainable))) throw error;
+    log(`goes on without a whole host: ${error.message}`);
+    return { obstacle: error.message };
+  }
+}
+
+/**
+ * Calls `body({ directory, hasEngine, guestObstacle, runChild })` and returns its status, or 130 after SIGINT or SIGTERM.
  *
  * - `kind`: `test` or `bench`; part of the name.
  * - `engine`: `none`, `optional` or `required`.
- * - `packages`: Debian packages that go with the engine.
+ * - `guest`: whether the disks of a whole host are wanted, if they can be had (false).
+ * - `packages`: Debian packages that go with the engine and the guest.
  *
  * `runChild(command, args, environment)` resolves to the exit status. The child's TMPDIR is in the folder, and
- * SANDBOXD_TEST_ENGINE names the engine's socket.
+ * SANDBOXD_TEST_ENGINE names the engine's socket. SANDBOXD_TEST_GUEST_IMAGE names the guest's disks, and
+ * SANDBOXD_TEST_GUEST the folder in which it is to run; its processes end with the run.
  */
-export async function withScratch({ kind, engine: wish, packages = [], log }, body) {
+export async function withScratch(
+  { kind, engine: wish, guest: wantsGuest = false, packages = [], log },
+  body,
+) {
   for (const name of await removeAbandoned()) log(`removed ${name}, left by a run that was killed`);
   const name = `sandboxd-${kind}-${process.pid}`;
   const directory = path.join(temporaryDirectory, name);
@@ -55,8 +81,10 @@ export async function withScratch({ kind, engine: wish, packages = [], log }, bo
 
   let child;
   let interrupted = false;
+  const preparing = new AbortController();
   const interrupt = (signal) => {
     interrupted = true;
+    preparing.abort();
     if (child?.exitCode === null) process.kill(-child.pid, signal);
   };
   const onInterrupt = () => interrupt("SIGINT");
@@ -64,7 +92,9 @@ export async function withScratch({ kind, engine: wish, packages = [], log }, bo
   process.on("SIGINT", onInterrupt);
   process.on("SIGTERM", onTerminate);
 
+  const marked = { TMPDIR: temporary, [engineMark]: name };
   let engine;
+  let guest;
   const runChild = (command, args, environment = {}) =>
     new Promise((resolve, reject) => {
       child = spawn(command, args, {
@@ -74,9 +104,9 @@ export async function withScratch({ kind, engine: wish, packages = [], log }, bo
         detached: true,
         env: {
           ...process.env,
-          TMPDIR: temporary,
-          [engineMark]: name,
+          ...marked,
           ...(engine ? { SANDBOXD_TEST_ENGINE: engine.socket } : {}),
+          ...(guest?.image ? guestEnvironment(guest.image, directory) : {}),
           ...environment,
         },
       });
@@ -95,9 +125,12 @@ export async function withScratch({ kind, engine: wish, packages = [], log }, bo
         log,
       });
     }
+    if (wantsGuest && !interrupted) {
+      guest = await prepareGuest({ packages, environment: marked, signal: preparing.signal, log });
+    }
     const status = interrupted
       ? interruptedStatus
-      : await body({ directory, hasEngine: engine !== undefined, runChild });
+      : await body({ directory, hasEngine: engine !== undefined, guestObstacle: guest?.obstacle, runChild });
     return interrupted ? interruptedStatus : status;
   } finally {
     // Also what tests have started and not ended, and the engines that they started for themselves.

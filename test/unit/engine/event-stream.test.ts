@@ -39,10 +39,12 @@ function engineWith(answer: () => Promise<Readable>) {
   return { docker: { getEvents } as unknown as Docker, getEvents };
 }
 
-function listen(answer: () => Promise<Readable>, abort = new AbortController()) {
+function listen(answer: () => Promise<Readable>, options: { readonly sinceNanos?: bigint } = {}) {
   const { docker, getEvents } = engineWith(answer);
   const onOpen = vi.fn();
-  return { getEvents, onOpen, abort, events: readEvents(docker, "a=b", { onOpen, signal: abort.signal }) };
+  const abort = new AbortController();
+  const events = readEvents(docker, "a=b", { onOpen, signal: abort.signal, ...options });
+  return { getEvents, onOpen, abort, events };
 }
 
 const line = (value: unknown) => Buffer.from(`${JSON.stringify(value)}\n`);
@@ -60,13 +62,29 @@ test("events of containers with the label are asked for, and told in words of ou
   })();
   await expect(read).rejects.toMatchObject({ reason: "ENGINE_UNAVAILABLE" });
   expect(told).toEqual([
-    { containerId: "c1", action: "die", labels: { a: "b", exitCode: "1" } },
-    { containerId: "", action: "", labels: {} },
+    { containerId: "c1", action: "die", labels: { a: "b", exitCode: "1" }, timeNanos: 0n },
+    { containerId: "", action: "", labels: {}, timeNanos: 0n },
   ]);
   expect(onOpen).toHaveBeenCalledOnce();
   expect(getEvents).toHaveBeenCalledWith(
     expect.objectContaining({ filters: JSON.stringify({ type: ["container"], label: ["a=b"] }) }),
   );
+});
+
+test("events are told with their whole time, and can be asked for from a time on", async () => {
+  const lines = [
+    '{"Action":"die","Actor":{"Attributes":{"a":"\\"timeNano\\":5"}},"timeNano":1795507041569069753}\n',
+    '{"Action":"kill","time":1795507041,"timeNano":1795507041000000001}\n',
+  ];
+  const source = Readable.from(lines.map((text) => Buffer.from(text)));
+  const { events, getEvents } = listen(async () => source, { sinceNanos: 1_795_507_041_000_000_002n });
+  const times: bigint[] = [];
+  const read = (async () => {
+    for await (const { timeNanos } of events) times.push(timeNanos);
+  })();
+  await expect(read).rejects.toMatchObject({ reason: "ENGINE_UNAVAILABLE" });
+  expect(times).toEqual([1_795_507_041_569_069_753n, 1_795_507_041_000_000_001n]);
+  expect(getEvents).toHaveBeenCalledWith(expect.objectContaining({ since: "1795507041.000000002" }));
 });
 
 test("an engine that cannot be reached is told as such, and never as open", async () => {

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { createHistory } from "../../../src/monitor/ring-buffer.ts";
+import { createHistory, type History } from "../../../src/monitor/ring-buffer.ts";
 import type { SandboxSample } from "../../../src/monitor/sample.ts";
 import { sampleAt } from "./samples.ts";
 
@@ -63,46 +63,52 @@ const anySample: fc.Arbitrary<Omit<SandboxSample, "monotonicMs">> = fc.record(
   { requiredKeys: ["wallMs", "cpu", "memory", "pids"] },
 );
 
+/** A history of these samples. */
+function historyOf(capacity: number, samples: readonly SandboxSample[]): History {
+  const history = createHistory(capacity);
+  for (const sample of samples) history.push(sample);
+  return history;
+}
+
 describe("a history", () => {
-  it("keeps the newest samples, whole and in order, and forgets the oldest", () => {
+  it("is that of its newest samples: what went before leaves no trace", () => {
     fc.assert(
       fc.property(
         fc.integer({ min: 2, max: 9 }),
-        fc.array(anySample, { maxLength: 30 }),
-        (capacity, parts) => {
-          const history = createHistory(capacity);
+        fc.array(anySample, { minLength: 1, maxLength: 30 }),
+        fc.integer({ min: -5, max: 350 }),
+        (capacity, parts, from) => {
           const pushed = parts.map((part, index) => ({ monotonicMs: index * 10, ...part }));
-          for (const sample of pushed) {
-            history.push(sample);
-          }
-          expect(history.size).toBe(Math.min(capacity, pushed.length));
-          expect(history.since(0)).toEqual(pushed.slice(-capacity));
-          expect(history.latest()).toEqual(pushed.at(-1));
+          const newest = historyOf(30, pushed.slice(-capacity));
+          expect(historyOf(capacity, pushed).summary(from)).toEqual(newest.summary(from));
         },
       ),
     );
   });
 
-  it("gives exactly the samples from a moment on", () => {
+  it("takes in the samples from a moment on, and the last one before it", () => {
     fc.assert(
-      fc.property(fc.nat({ max: 20 }), fc.integer({ min: -5, max: 250 }), (pushes, from) => {
-        const history = createHistory(8);
+      fc.property(fc.integer({ min: 1, max: 20 }), fc.integer({ min: -5, max: 250 }), (pushes, from) => {
         const all = Array.from({ length: pushes }, (_, index) => sampleAt(index * 10));
-        for (const sample of all) {
-          history.push(sample);
-        }
-        const kept = all.slice(-8).filter(({ monotonicMs }) => monotonicMs >= from);
-        expect(history.since(from)).toEqual(kept);
+        const kept = all.slice(-8).map(({ monotonicMs }) => monotonicMs);
+        const before = kept.filter((monotonicMs) => monotonicMs < from).slice(-1);
+        const since = kept.filter((monotonicMs) => monotonicMs >= from);
+        expect(historyOf(8, all).summary(from)).toMatchObject({
+          fromMonotonicMs: [...before, ...since][0],
+          toMonotonicMs: kept.at(-1),
+          samples: before.length + since.length,
+        });
       }),
     );
   });
 
   it("ignores a sample that isn't later than its newest", () => {
-    const history = createHistory(4);
-    history.push(sampleAt(20, { pids: { current: 5 } }));
-    history.push(sampleAt(20, { pids: { current: 6 } }));
-    history.push(sampleAt(10, { pids: { current: 7 } }));
-    expect(history.since(0).map(({ pids }) => pids.current)).toEqual([5]);
+    const history = historyOf(4, [
+      sampleAt(20, { pids: { current: 5 } }),
+      sampleAt(20, { pids: { current: 6 } }),
+      sampleAt(10, { pids: { current: 7 } }),
+    ]);
+    expect(history.summary(0)).toMatchObject({ samples: 1, pids: { max: 5 } });
   });
 
   it("is refused a capacity that could hold no rate", () => {

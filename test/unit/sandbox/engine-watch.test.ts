@@ -1,5 +1,11 @@
 import { describe, expect, onTestFinished, test, vi } from "vitest";
-import type { Container, EngineDescription, Runtime } from "../../../src/engine/runtime.ts";
+import type {
+  Container,
+  EngineDescription,
+  EngineEvent,
+  EventOptions,
+  Runtime,
+} from "../../../src/engine/runtime.ts";
 import { SandboxdError } from "../../../src/errors.ts";
 import { createLog } from "../../../src/observe/log.ts";
 import { createEngineWatch, type EngineHealth } from "../../../src/sandbox/engine-watch.ts";
@@ -24,6 +30,8 @@ interface Engine {
   describe: () => Promise<EngineDescription>;
   containers: readonly Container[];
   inspecting: () => Promise<void>;
+  /** What is told on a connection; it then stays silent. */
+  events: (options: EventOptions) => AsyncIterable<EngineEvent>;
 }
 
 /** A watch over an engine that has these containers. The engine is the only thing that is not real. */
@@ -32,6 +40,7 @@ function watched(change: Partial<Engine> = {}, orphanGraceMs = 0) {
     describe: async () => goodEngine,
     containers: [],
     inspecting: async () => undefined,
+    events: async function* () {},
     ...change,
   };
   const store = temporaryStore();
@@ -40,6 +49,7 @@ function watched(change: Partial<Engine> = {}, orphanGraceMs = 0) {
   const removed: string[] = [];
   const health: EngineHealth[] = [];
   const adopted: string[] = [];
+  const heard: EngineEvent[] = [];
   const runtime = {
     describe: () => engine.describe(),
     ping: async () => void (await engine.describe()),
@@ -49,7 +59,9 @@ function watched(change: Partial<Engine> = {}, orphanGraceMs = 0) {
       return engine.containers.find((container) => container.id === id);
     },
     remove: async (id: string) => void removed.push(id),
-    async *events(_: string, { signal }: { signal: AbortSignal }) {
+    async *events(_: string, options: EventOptions) {
+      const { signal } = options;
+      yield* engine.events(options);
       await new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
     },
   } as unknown as Runtime;
@@ -59,7 +71,7 @@ function watched(change: Partial<Engine> = {}, orphanGraceMs = 0) {
     reconciler: {
       kick: (id) => void kicked.push(id),
       between: (_, job) => job(),
-      noticed: () => undefined,
+      noticed: (event) => void heard.push(event),
       idle: async () => undefined,
       close: () => undefined,
     },
@@ -73,7 +85,7 @@ function watched(change: Partial<Engine> = {}, orphanGraceMs = 0) {
     log: createLog({ level: "fatal" }),
   });
   onTestFinished(() => watch.close());
-  return { watch, engine, store, repository, kicked, removed, adopted, health };
+  return { watch, engine, store, repository, kicked, removed, adopted, heard, health };
 }
 
 describe("a container that the state doesn't know", () => {
@@ -212,6 +224,41 @@ describe("the engine's health is told as", () => {
     engine.describe = async () => goodEngine;
     await vi.waitFor(() => expect(health.at(-1)?.problem).toBeUndefined(), { timeout: 3_000 });
   });
+});
+
+test("a broken event stream is opened anew, from the last event on", async () => {
+  const asked: (bigint | undefined)[] = [];
+  const { watch, heard } = watched({
+    async *events({ onOpen, sinceNanos }) {
+      onOpen();
+      asked.push(sinceNanos);
+      yield { containerId: "c1", action: "kill", labels: {}, timeNanos: BigInt(asked.length) * 10n };
+      if (asked.length === 1) throw new Error("the connection broke");
+    },
+  });
+  await watch.start();
+  await vi.waitFor(() => expect(asked).toEqual([undefined, 11n]), { timeout: 3_000 });
+  await vi.waitFor(() => expect(heard.map(({ timeNanos }) => timeNanos)).toEqual([10n, 20n]));
+});
+
+test("its progress is seen while it looks, whatever comes of it, and not while it is stuck", async () => {
+  const { watch, engine } = watched();
+  await watch.start();
+  const advance = async () => {
+    const seen = watch.lastProgress();
+    await vi.waitFor(() => expect(watch.lastProgress()).toBeGreaterThan(seen), { timeout: 3_000 });
+  };
+  await advance();
+  engine.describe = () => Promise.reject(new Error("no engine"));
+  await advance();
+  const hanging = Promise.withResolvers<EngineDescription>();
+  engine.describe = () => hanging.promise;
+  await new Promise((resolve) => setTimeout(resolve, 1_200));
+  const stuck = watch.lastProgress();
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  expect(watch.lastProgress()).toBe(stuck);
+  hanging.resolve(goodEngine);
+  await vi.waitFor(() => expect(watch.lastProgress()).toBeGreaterThan(stuck));
 });
 
 test("containers of an engine that cannot be used are not touched", async () => {

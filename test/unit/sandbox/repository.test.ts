@@ -4,13 +4,15 @@ import { createRepository } from "../../../src/sandbox/repository.ts";
 import type { Store } from "../../../src/store/store.ts";
 import { recordOf, temporaryStore } from "./fixture.ts";
 
-const eventsOf = (store: Store) =>
-  store.events.readAfter(0, 100).map((event) => {
+async function eventsOf(store: Store) {
+  await store.durable();
+  return store.events.readAfter(0, 100).map((event) => {
     const { type, sandbox } = JSON.parse(event.document);
     return [type, sandbox.id, sandbox.generation];
   });
+}
 
-test("each change is kept with the event that tells it", () => {
+test("each change is kept with the event that tells it", async () => {
   const store = temporaryStore();
   const repository = createRepository(store);
   repository.insert(() => recordOf());
@@ -19,7 +21,7 @@ test("each change is kept with the event that tells it", () => {
   repository.remove(recordOf({ generation: 3 }));
   expect(repository.get("one")).toBeUndefined();
   expect(store.isTombstone("instance-one")).toBe(true);
-  expect(eventsOf(store)).toEqual([
+  expect(await eventsOf(store)).toEqual([
     ["SANDBOX_CREATED", "one", 1],
     ["SANDBOX_UPDATED", "one", 2],
     ["SANDBOX_DELETED", "one", 3],
@@ -36,7 +38,7 @@ test("a new repository over the same store knows the same sandboxes", () => {
   expect(second.all().map((record) => record.id)).toEqual(["a", "b"]);
 });
 
-test("what cannot be written never happened, and no one is told", () => {
+test("what cannot be written never happened, and no one is told", async () => {
   const store = temporaryStore();
   const repository = createRepository(store);
   repository.insert(() => recordOf());
@@ -55,7 +57,7 @@ test("what cannot be written never happened, and no one is told", () => {
   expect(() => repository.remove(recordOf())).toThrow("disk full");
   expect(repository.get("one")?.generation).toBe(1);
   expect(store.meta("half")).toBeUndefined();
-  expect(eventsOf(store)).toHaveLength(1);
+  expect(await eventsOf(store)).toHaveLength(1);
   expect(listener).not.toHaveBeenCalled();
 });
 

@@ -1,5 +1,7 @@
 import { create } from "@bufbuild/protobuf";
 import { describe, expect, test } from "vitest";
+import { EventType } from "../../../gen/sandboxd/v1/event_pb.ts";
+import { SandboxState as State } from "../../../gen/sandboxd/v1/sandbox_pb.ts";
 import { type ConnectRequest, ConnectRequestSchema } from "../../../gen/sandboxd/v1/scheduler_service_pb.ts";
 import { createContractChecker, type Rule } from "../../../src/dev-scheduler/checker.ts";
 import { eventAt } from "./fixture.ts";
@@ -18,6 +20,14 @@ const hello = (acknowledged = 0, epoch = "e") =>
 const snapshot = (count = 0) =>
   request({ case: "snapshot", value: { sandboxes: Array.from({ length: count }, () => ({})), last: true } });
 const event = (sequence: number) => request({ case: "event", value: eventAt(sequence) });
+/** An event of one sandbox that moves it, or says that it does. */
+const move = (sequence: number, from: State, to: State, type = EventType.SANDBOX_STATE_CHANGED) => {
+  const sandbox = { sandboxId: "s", status: { state: to, transition: { from, to } } };
+  return request({ case: "event", value: { sequence: BigInt(sequence), type, sandboxId: "s", sandbox } });
+};
+const created = (sequence = 1) => move(sequence, State.UNSPECIFIED, State.PENDING, EventType.SANDBOX_CREATED);
+const deleted = (sequence: number) =>
+  move(sequence, State.DELETING, State.DELETED, EventType.SANDBOX_DELETED);
 const gap = (first: number, last: number) =>
   request({ case: "eventGap", value: { firstSequence: BigInt(first), lastSequence: BigInt(last) } });
 const heartbeat = (number: number) => request({ case: "heartbeat", value: { number: BigInt(number) } });
@@ -62,6 +72,45 @@ describe("the contract's checker", () => {
       "HEARTBEATS_COUNT_FROM_1",
       [[hello(), snapshot(), heartbeat(2), heartbeat(2)]],
     ],
+    [
+      "a sandbox that was elsewhere before",
+      "TRANSITIONS_FOLLOW_EACH_OTHER",
+      [[hello(), snapshot(), created(), move(2, State.CREATING, State.RUNNING)]],
+    ],
+    [
+      "a transition against the life of a sandbox",
+      "TRANSITIONS_FOLLOW_EACH_OTHER",
+      [[hello(), snapshot(), created(), move(2, State.PENDING, State.RUNNING)]],
+    ],
+    [
+      "a transition told twice",
+      "TRANSITIONS_FOLLOW_EACH_OTHER",
+      [[hello(), snapshot(), created(), move(2, State.PENDING, State.PENDING)]],
+    ],
+    [
+      "a sandbox that is created while it exists",
+      "TRANSITIONS_FOLLOW_EACH_OTHER",
+      [[hello(), snapshot(), created(), created(2)]],
+    ],
+    [
+      "an event after the deletion",
+      "TRANSITIONS_FOLLOW_EACH_OTHER",
+      [
+        [
+          hello(),
+          snapshot(),
+          created(),
+          move(2, State.PENDING, State.DELETING),
+          deleted(3),
+          move(4, State.DELETED, State.PENDING),
+        ],
+      ],
+    ],
+    [
+      "an update that moves a sandbox",
+      "TRANSITIONS_FOLLOW_EACH_OTHER",
+      [[hello(), snapshot(), created(), move(2, State.PENDING, State.CREATING, EventType.SANDBOX_UPDATED)]],
+    ],
     ["anything before Hello", "HELLO_FIRST_AND_ONCE", [[event(1)]]],
     ["a second Hello", "HELLO_FIRST_AND_ONCE", [[hello(), hello()]]],
     [
@@ -71,6 +120,14 @@ describe("the contract's checker", () => {
     ],
   ])("finds %s", (_name, rule, sessions) => {
     expect(brokenBy(...sessions)).toEqual([rule]);
+  });
+
+  test("takes an id that is used again for another sandbox, and asks nothing of what it was not told", () => {
+    const going = move(2, State.PENDING, State.DELETING);
+    expect(brokenBy([hello(), snapshot(), created(), going, deleted(3), created(4)])).toEqual([]);
+    expect(brokenBy([hello(7), snapshot(), move(8, State.RUNNING, State.PAUSED)])).toEqual([]);
+    const after = [gap(2, 4), move(5, State.RUNNING, State.PAUSED)];
+    expect(brokenBy([hello(), snapshot(), created(), ...after])).toEqual([]);
   });
 
   test("finds an event that is told differently the second time", () => {

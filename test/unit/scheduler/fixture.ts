@@ -1,10 +1,15 @@
 // A host in memory, time that is moved by hand, and a wire that shows what was written on it.
 
-import { create } from "@bufbuild/protobuf";
+import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { pino } from "pino";
 import { type Event, EventSchema, EventType } from "../../../gen/sandboxd/v1/event_pb.ts";
 import { HostSchema } from "../../../gen/sandboxd/v1/host_pb.ts";
-import { type Sandbox, SandboxSchema, SandboxState } from "../../../gen/sandboxd/v1/sandbox_pb.ts";
+import {
+  type Sandbox,
+  SandboxSchema,
+  SandboxState,
+  type SandboxStatusSchema,
+} from "../../../gen/sandboxd/v1/sandbox_pb.ts";
 import { type ConnectRequest, ConnectResponseSchema } from "../../../gen/sandboxd/v1/scheduler_service_pb.ts";
 import { StatsBatchSchema } from "../../../gen/sandboxd/v1/stats_pb.ts";
 import type { CallListener, Dial } from "../../../src/scheduler/channel.ts";
@@ -13,25 +18,31 @@ import type { UplinkSource } from "../../../src/scheduler/source.ts";
 
 export const silentLog = pino({ level: "silent" });
 
-/** The event with this number; always the same. */
+/** The event with this number; always the same. Seven sandboxes are created, started, and then paused in turns. */
 export function eventAt(sequence: number): Event {
   const sandboxId = `s-${sequence % 7}`;
+  const { UNSPECIFIED, PENDING, CREATING, RUNNING, PAUSED } = SandboxState;
+  const turn = Math.floor((sequence - 1) / 7);
+  const stateAt = (at: number) =>
+    [UNSPECIFIED, PENDING, CREATING, RUNNING][at + 1] ?? (at % 2 === 0 ? RUNNING : PAUSED);
+  const [from, state] = [stateAt(turn - 1), stateAt(turn)];
   return create(EventSchema, {
     sequence: BigInt(sequence),
-    type: EventType.SANDBOX_STATE_CHANGED,
+    type: turn === 0 ? EventType.SANDBOX_CREATED : EventType.SANDBOX_STATE_CHANGED,
     sandboxId,
     tenant: "t",
-    sandbox: sandboxNamed(sandboxId),
+    sandbox: sandboxNamed(sandboxId, { status: { state, transition: { from, to: state } } }),
   });
 }
 
-export function sandboxNamed(sandboxId: string, image = "base:1"): Sandbox {
-  return create(SandboxSchema, {
-    sandboxId,
-    tenant: "t",
-    spec: { image },
-    status: { state: SandboxState.RUNNING },
-  });
+interface SandboxFacts {
+  readonly image?: string;
+  readonly status?: MessageInitShape<typeof SandboxStatusSchema>;
+}
+
+export function sandboxNamed(sandboxId: string, facts: SandboxFacts = {}): Sandbox {
+  const { image = "base:1", status = { state: SandboxState.RUNNING } } = facts;
+  return create(SandboxSchema, { sandboxId, tenant: "t", spec: { image }, status });
 }
 
 export interface FakeSource extends UplinkSource {

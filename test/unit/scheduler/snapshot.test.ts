@@ -4,8 +4,8 @@ import { SnapshotSchema } from "../../../gen/sandboxd/v1/scheduler_service_pb.ts
 import { snapshotParts } from "../../../src/scheduler/snapshot.ts";
 import { sandboxNamed } from "./fixture.ts";
 
-function partsOf(count: number, image?: string) {
-  const sandboxes = Array.from({ length: count }, (_, index) => sandboxNamed(`s-${index}`, image));
+function partsOf(count: number, image = "base:1") {
+  const sandboxes = Array.from({ length: count }, (_, index) => sandboxNamed(`s-${index}`, { image }));
   return [...snapshotParts({ sandboxes, sequence: 42 })];
 }
 

@@ -12,13 +12,21 @@ export function stateDirectory(): string {
   return directory;
 }
 
-const muchRetention = { count: 1_000_000, ageMs: 365 * 24 * 3_600_000 };
+/** Keeps also what is dated 1970. */
+const muchRetention = { count: 1_000_000, ageMs: Number.MAX_SAFE_INTEGER };
 
 export function open(
   directory: string,
   eventRetention: StoreOptions["eventRetention"] = muchRetention,
 ): Store {
   return openStore({ directory, eventRetention });
+}
+
+/** A store in a directory of the test's own, closed when the test is over. */
+export function temporaryStore(options: Partial<StoreOptions> = {}): Store {
+  const store = openStore({ directory: stateDirectory(), eventRetention: muchRetention, ...options });
+  onTestFinished(() => store.close());
+  return store;
 }
 
 /** Opens, does, closes. */

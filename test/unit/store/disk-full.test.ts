@@ -58,28 +58,30 @@ function fill(directory: string): () => void {
 // Only root can mount the small file system that these need.
 test.skipIf(!isRoot)(
   "on a full disk a change is refused as a whole, and goes through once there is space",
-  () => {
+  async () => {
     const directory = smallDisk();
-    using(directory, (store) => {
-      store.transact((t) => t.putSandbox("kept", "{}"));
-      const before = contentOf(store);
-      const free = fill(directory);
-      const words = JSON.stringify("x".repeat(64 * 1_024));
-      const change = () =>
-        store.transact((t) => {
-          t.putSandbox("new", words);
-          t.appendEvent(1, words);
-        });
-      for (let attempt = 0; attempt < 3; attempt++) {
-        expect(thrown(change)).toMatchObject({ reason: "STATE_DISK_FULL", status: "resource_exhausted" });
-      }
-      expect(contentOf(store)).toEqual(before);
-      free();
-      change();
-      expect(store.isWritable()).toBe(true);
-      expect(contentOf(store).sandboxes).toEqual(["{}", words]);
-      expect(store.events.newest()).toBe(1);
-    });
+    const store = open(directory);
+    onTestFinished(() => store.close());
+    store.transact((t) => t.putSandbox("kept", "{}"));
+    const before = contentOf(store);
+    const free = fill(directory);
+    const words = JSON.stringify("x".repeat(64 * 1_024));
+    const change = () =>
+      store.transact((t) => {
+        t.putSandbox("new", words);
+        t.appendEvent(1, words);
+      });
+    for (let attempt = 0; attempt < 3; attempt++) {
+      expect(thrown(change)).toMatchObject({ reason: "STATE_DISK_FULL", status: "resource_exhausted" });
+    }
+    await store.durable();
+    expect(contentOf(store)).toEqual(before);
+    free();
+    change();
+    expect(store.isWritable()).toBe(true);
+    await store.durable();
+    expect(contentOf(store).sandboxes).toEqual(["{}", words]);
+    expect(store.events.newest()).toBe(1);
   },
 );
 

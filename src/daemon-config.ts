@@ -1,0 +1,59 @@
+// What the parts of the daemon are told of the configuration, in their own words.
+
+import { readFileSync } from "node:fs";
+import type { ListenerConfig } from "./api/listeners.ts";
+import type { Config } from "./config/config.ts";
+
+export function timeoutsOf({ engine: { timeouts } }: Config) {
+  return {
+    list: timeouts.listMs,
+    inspect: timeouts.inspectMs,
+    create: timeouts.createMs,
+    start: timeouts.startMs,
+    stop: timeouts.stopMs,
+    remove: timeouts.removeMs,
+    update: timeouts.updateMs,
+    pull: timeouts.pullMs,
+    pause: timeouts.pauseMs,
+    resume: timeouts.pauseMs,
+  };
+}
+
+/** Between two looks at the engine are 5 s at most. */
+const pauseMs = 10_000;
+
+/** The most that can lie between two signs of progress: a pause, and the slowest questions to the engine in a row. */
+export function longestStepMs({ engine: { timeouts } }: Config): number {
+  return pauseMs + 2 * timeouts.listMs + timeouts.inspectMs + timeouts.removeMs;
+}
+
+export function listenersOf({ listen }: Config, dev: boolean): readonly ListenerConfig[] {
+  const { tls, devAddress } = listen;
+  const group = listen.socketGroup === undefined ? {} : { group: listen.socketGroup };
+  return [
+    { kind: "unix", path: listen.socket, mode: listen.socketMode, ...group },
+    ...(devAddress?.kind === "tcp"
+      ? [{ kind: "plain", host: devAddress.host, port: devAddress.port, dev } as const]
+      : []),
+    ...(tls.address?.kind === "tcp" &&
+    tls.certificate !== undefined &&
+    tls.key !== undefined &&
+    tls.clientCa !== undefined
+      ? [
+          {
+            kind: "tls",
+            host: tls.address.host,
+            port: tls.address.port,
+            tls: { certificate: tls.certificate, key: tls.key, clientCa: tls.clientCa },
+          } as const,
+        ]
+      : []),
+  ];
+}
+
+/** Read anew at each session, so that renewed files are taken up. */
+export function schedulerCredentials({ scheduler: { tls } }: Config) {
+  const { ca, certificate, key } = tls;
+  if (ca === undefined || certificate === undefined || key === undefined) return undefined;
+  return () => ({ ca: readFileSync(ca), certificate: readFileSync(certificate), key: readFileSync(key) });
+}
