@@ -4,11 +4,12 @@ import { existsSync } from "node:fs";
 import type { Agent } from "node:http";
 import type { Readable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
-import Docker from "dockerode";
+import type Docker from "dockerode";
 import { SandboxdError } from "../errors.ts";
 import { createAgent } from "./agent.ts";
 import { createCalls, engineError, statusOf, type Verb } from "./calls.ts";
 import { cgroupPathsOf } from "./cgroup-path.ts";
+import { DockerClient } from "./client.ts";
 import type { ContainerPlan } from "./container-plan.ts";
 import { containerOf, stateOf } from "./decode.ts";
 import { dialCreate, dialLogs } from "./dial.ts";
@@ -41,8 +42,8 @@ export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptio
     version: apiVersion,
     agent,
   };
-  const docker = new Docker(withAgent);
-  const streaming = new Docker({ socketPath: socket, version: apiVersion });
+  const docker = new DockerClient(withAgent);
+  const streaming = new DockerClient({ socketPath: socket, version: apiVersion });
   const calls = createCalls(timeoutsMs, observe);
   const container = (id: string) => docker.getContainer(id);
 
