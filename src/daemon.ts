@@ -33,7 +33,6 @@ import { createLabelCodec } from "./sandbox/labels.ts";
 import { createManager } from "./sandbox/manager.ts";
 import { createReconciler } from "./sandbox/reconciler.ts";
 import { createRepository } from "./sandbox/repository.ts";
-import { createUplink } from "./scheduler/uplink.ts";
 import { openStore, type Store } from "./store/store.ts";
 import { version } from "./version.ts";
 
@@ -233,6 +232,8 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
       closers.push(() => listener.close());
     }
     if (config.scheduler.endpoints.length > 0) {
+      // with its client of gRPC, which only a host with a scheduler needs
+      const { createUplink } = await import("./scheduler/uplink.ts");
       const source = createUplinkSource({ store, repository, host, feed, terms });
       registry.onRender(() => {
         metrics.uplinkEventsUnacked.set({}, store.events.newest() - source.lastAcknowledgedSequence());
