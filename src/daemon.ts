@@ -38,7 +38,6 @@ import { stopByPolicy } from "./sandbox/policy-stop.ts";
 import { createReconciler } from "./sandbox/reconciler.ts";
 import { createRepository } from "./sandbox/repository.ts";
 import { createSweeper } from "./sandbox/sweeper.ts";
-import { createUplink } from "./scheduler/uplink.ts";
 import { openStore, type Store } from "./store/store.ts";
 import { version } from "./version.ts";
 
@@ -264,6 +263,8 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
       closers.push(() => listener.close());
     }
     if (config.scheduler.endpoints.length > 0) {
+      // with its client of gRPC, which only a host with a scheduler needs
+      const { createUplink } = await import("./scheduler/uplink.ts");
       const source = createUplinkSource({ store, repository, view, feed, terms });
       registry.onRender(() => {
         metrics.uplinkEventsUnacked.set({}, store.events.newest() - source.lastAcknowledgedSequence());

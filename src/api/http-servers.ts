@@ -1,8 +1,8 @@
 // HTTP/1.1 and HTTP/2 on connections that a listener hands over. Neither listens on its own.
-import { createServer as createHttp1Server } from "node:http";
 import type { Http2Session } from "node:http2";
 import { createServer as createHttp2Server } from "node:http2";
 import type { Socket } from "node:net";
+import { createServer as createHttp1Server } from "../http.ts";
 import type { ApiLimits } from "./limits.ts";
 import type { ConnectionRefusal } from "./ports.ts";
 import type { NodeRequest, NodeResponse } from "./request-handler.ts";

@@ -3,7 +3,6 @@ import type { DescService } from "@bufbuild/protobuf";
 import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import type { ConnectRouter, Interceptor } from "@connectrpc/connect";
 import { createConnectRouter } from "@connectrpc/connect";
-import { compressionGzip } from "@connectrpc/connect-node";
 import type { Logger } from "pino";
 import { file_google_rpc_error_details } from "../../gen/google/rpc/error_details_pb.ts";
 import { Health } from "../../gen/grpc/health/v1/health_pb.ts";
@@ -20,6 +19,7 @@ import {
   ServerReflection as ServerReflectionAlpha,
 } from "../../gen/grpc/reflection/v1alpha/reflection_pb.ts";
 import { file_sandboxd_v1_error } from "../../gen/sandboxd/v1/error_pb.ts";
+import { compressionGzip } from "./compression.ts";
 import type { HealthRegistry } from "./health.ts";
 import { createHealthService } from "./health.ts";
 import { createAccessInterceptor } from "./interceptors/access.ts";

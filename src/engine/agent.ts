@@ -1,7 +1,7 @@
 // Connections to the engine that are kept between calls: a handshake less for each.
 
-import { Agent } from "node:http";
 import { inspect } from "node:util";
+import { Agent } from "../http.ts";
 
 /** At most so many calls at once; the engine serves far fewer at a time. */
 const mostSockets = 64;
@@ -11,7 +11,7 @@ const mostSockets = 64;
  * dropped; an agent holds every socket and what was last said on it, which makes that milliseconds a call. This one
  * shows nothing of itself.
  */
-export function createAgent(): Agent {
+export function createAgent(): InstanceType<typeof Agent> {
   return Object.assign(new Agent({ keepAlive: true, maxSockets: mostSockets }), {
     [inspect.custom]: () => "Agent",
   });

@@ -4,11 +4,12 @@ import { existsSync } from "node:fs";
 import type { Agent } from "node:http";
 import type { Readable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
-import Docker from "dockerode";
+import type Docker from "dockerode";
 import { SandboxdError } from "../errors.ts";
 import { createAgent } from "./agent.ts";
 import { createCalls, engineError, statusOf, type Verb } from "./calls.ts";
 import { type CgroupPaths, cgroupPathsAt, cgroupPathsOf } from "./cgroup-path.ts";
+import { DockerClient } from "./client.ts";
 import { containerOf, stateOf } from "./decode.ts";
 import { dialCreate, dialLogs } from "./dial.ts";
 import { readEvents, timeOf } from "./event-stream.ts";
@@ -42,11 +43,11 @@ export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptio
     version: `v${leastApi}`,
     agent,
   };
-  const docker = new Docker(withAgent);
-  const streaming = new Docker({ socketPath: socket, version: `v${leastApi}` });
+  const docker = new DockerClient(withAgent);
+  const streaming = new DockerClient({ socketPath: socket, version: `v${leastApi}` });
   // any engine answers a call that names no version
   const { version: _, ...unversioned } = withAgent;
-  const stranger = new Docker(unversioned);
+  const stranger = new DockerClient(unversioned);
   const calls = createCalls(timeoutsMs, observe);
   const container = (id: string) => docker.getContainer(id);
 

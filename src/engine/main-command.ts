@@ -1,7 +1,7 @@
 // Whether a container's main command has come to run. The engine says "started" once its own init process runs, which then
 // starts the command: one that cannot be executed ends a moment later.
 
-import { readFileSync, readlinkSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { CgroupPaths } from "./cgroup-path.ts";
@@ -22,13 +22,13 @@ export async function hasExecuted({ pids: directory }: CgroupPaths): Promise<boo
   }
 }
 
-/** What each process executes, as paths in the container; none once it has ended. */
+/** The name of what each process executes, which anyone may read; none once it has ended. */
 function programsIn(directory: string): readonly string[] {
   const processes = unlessGone(() => readFileSync(join(directory, "cgroup.procs"), "latin1")) ?? "";
   return processes
     .split("\n")
     .filter((pid) => pid !== "")
-    .flatMap((pid) => unlessGone(() => readlinkSync(`/proc/${pid}/exe`)) ?? []);
+    .flatMap((pid) => unlessGone(() => readFileSync(`/proc/${pid}/comm`, "latin1")) ?? []);
 }
 
 /** A process or cgroup that has ended is no failure: ENOENT, ESRCH for what goes while it is read, ENODEV for a cgroup. */

@@ -18,7 +18,8 @@ export function createHistory(capacity: number): History {
   if (!Number.isInteger(capacity) || capacity < 2) {
     throw new RangeError(`history capacity ${capacity} is not an integer of 2 or more`);
   }
-  const rows = new Float64Array(capacity * rowLength);
+  // filled, so that it takes its memory now and not over the next minutes
+  const rows = new Float64Array(capacity * rowLength).fill(Number.NaN);
   let size = 0;
   let next = 0;
 

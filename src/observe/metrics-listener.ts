@@ -2,9 +2,10 @@
 
 import { once } from "node:events";
 import { chmodSync, lstatSync, unlinkSync } from "node:fs";
-import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
+import type { IncomingMessage, ServerResponse } from "node:http";
 import { connect } from "node:net";
 import { messageOf } from "../errors.ts";
+import { createServer } from "../http.ts";
 
 /** Structurally the configuration's `metrics.address`. */
 export type MetricsAddress =

@@ -92,6 +92,8 @@ function tryOpen(file: string, existed: boolean): Attempt {
     if (existed && statSync(file).size < leastPageBytes) throw new Error(`${file} is cut off`);
     db = new DatabaseSync(file, { timeout: 5_000 });
     db.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON");
+    // 512 KiB of pages: what is read often is in memory already
+    db.exec("PRAGMA cache_size = -512");
     const check = db.prepare("PRAGMA integrity_check(1)").get() as { readonly integrity_check: string };
     if (check.integrity_check !== "ok") throw new Error(`${file}: ${check.integrity_check}`);
     const { user_version: version } = db.prepare("PRAGMA user_version").get() as { user_version: number };

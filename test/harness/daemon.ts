@@ -55,6 +55,8 @@ export interface Daemon {
   client<Service extends DescService>(service: Service): Client<Service>;
   /** What it has written to standard output and standard error, over all its lives. */
   logs(): string;
+  /** Writes its configuration anew, with these tables instead of the options'. It hears of it at a SIGHUP or a start. */
+  configure(config: TomlTable): void;
   /** Sends a signal. With SIGKILL, resolves when it is gone. */
   kill(signal: NodeJS.Signals): Promise<void>;
   /** Starts it again, after a kill or a stop. Resolves when it serves. */
@@ -85,7 +87,9 @@ export async function startDaemon(options: DaemonOptions = {}): Promise<Daemon> 
     images: { allow: ["sandboxd-base:*"], pull: "never" },
     templates: { shell: { image: baseImage, command: ["sh", "-c", "while :; do date; sleep 1; done"] } },
   };
-  writeFileSync(configFile, stringify(merge(base, options.config ?? {})), { mode: 0o600 });
+  const configure = (config: TomlTable) =>
+    writeFileSync(configFile, stringify(merge(base, config)), { mode: 0o600 });
+  configure(options.config ?? {});
   if (options.uid !== undefined)
     for (const file of [directory, configFile]) chownSync(file, options.uid, options.uid);
 
@@ -142,6 +146,7 @@ export async function startDaemon(options: DaemonOptions = {}): Promise<Daemon> 
     pid: () => child?.pid,
     client: (service) => createClient(service, transport),
     logs: () => output,
+    configure,
     async kill(signal) {
       if (child === undefined) throw new Error("the daemon does not run");
       if (signal !== "SIGKILL") {

@@ -9,6 +9,7 @@ import type { DescService } from "@bufbuild/protobuf";
 import { type Client, createClient } from "@connectrpc/connect";
 import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
 import { stringify, type TomlTable } from "smol-toml";
+import { expect } from "vitest";
 import { Health, HealthCheckResponse_ServingStatus } from "../../gen/grpc/health/v1/health_pb.ts";
 import { type Guest, openGuest } from "../../tools/lib/guest.mjs";
 import { ensureBaseImage } from "../../tools/lib/image.mjs";
@@ -24,7 +25,13 @@ export const isGuestMissing = image === undefined || directory === undefined;
 export const guestPatienceMs = 90_000;
 
 const equipped = "equipped";
-const program = "/opt/sandboxd";
+
+/** Where the release lies in the guest that it was installed from. */
+export const releaseDirectory = "/root/release";
+
+/** The daemon's configuration in the guest. */
+export const configFile = "/etc/sandboxd/sandboxd.toml";
+
 const hostId = "guest";
 
 /** A daemon that is a service of the guest. */
@@ -35,7 +42,7 @@ export interface GuestDaemon {
   pid(): Promise<number>;
   /** Resolves when it serves. */
   start(): Promise<void>;
-  /** Ends it with SIGKILL. */
+  /** Ends it with SIGKILL. The service manager starts it again. */
   kill(): Promise<void>;
   logs(): Promise<string>;
 }
@@ -51,6 +58,12 @@ const configuration: TomlTable = {
   engine: { relist_period: "2s", orphan_grace: "2s" },
   images: { allow: ["sandboxd-base:*"], pull: "never" },
 };
+
+/** Writes the daemon's configuration, with these tables laid over the usual ones. */
+export async function configure(guest: Guest, tables: TomlTable = {}): Promise<void> {
+  const text = stringify({ ...configuration, ...tables });
+  await guest.run(`install -D -m 0640 /dev/stdin ${configFile}`, { input: text });
+}
 
 /** Boots the guest, or sets it back to what it was when it was equipped, and starts a daemon in it. */
 export async function startGuestHost(): Promise<GuestHost> {
@@ -74,28 +87,21 @@ export async function startGuestHost(): Promise<GuestHost> {
 
 function guestDaemon(guest: Guest, client: GuestDaemon["client"]): GuestDaemon {
   const health = client(Health);
-  const isServing = async () => (await health.check({}, { timeoutMs: 5_000 })).status;
+  const status = async () => (await health.check({}, { timeoutMs: 20_000 })).status;
+  const mainPid = async () => Number(await guest.run("systemctl show --property=MainPID --value sandboxd"));
   return {
     hostId,
     client,
-    async pid() {
-      return Number(await guest.run("systemctl show --property=MainPID --value sandboxd"));
-    },
+    pid: mainPid,
     async start() {
-      await guest.run(
-        `systemd-run --quiet --collect --unit=sandboxd --property=RuntimeDirectory=sandboxd ${program}/bin/sandboxd serve`,
-      );
-      await eventually(
-        "service",
-        isServing,
-        (status) => status === HealthCheckResponse_ServingStatus.SERVING,
-        guestPatienceMs,
-      );
+      // returns when the daemon says that it serves, and fails when it ends instead
+      await guest.run("systemctl start sandboxd");
+      expect(await status()).toBe(HealthCheckResponse_ServingStatus.SERVING);
     },
     async kill() {
-      await guest.run(
-        "systemctl kill --signal=KILL sandboxd; while systemctl --quiet is-active sandboxd; do :; done",
-      );
+      const before = await mainPid();
+      await guest.run("systemctl kill --signal=KILL sandboxd");
+      await eventually("its end", mainPid, (pid) => pid !== before, guestPatienceMs);
     },
     logs: () => guest.run("journalctl --unit=sandboxd --output=cat --no-pager"),
   };
@@ -115,11 +121,10 @@ async function equippedGuest(): Promise<{ readonly guest: Guest; readonly engine
   await ensureBaseImage(engine, { log: () => {}, registry: false });
   const archive = join(tmpdir(), "release.tar");
   await packRelease(archive);
-  await guest.upload(archive, program);
+  await guest.upload(archive, releaseDirectory);
   rmSync(archive);
-  await guest.run("mkdir -p /etc/sandboxd && cat >/etc/sandboxd/sandboxd.toml", {
-    input: stringify(configuration),
-  });
+  await configure(guest);
+  await guest.run(`${releaseDirectory}/systemd/install.sh --no-start`);
   await guest.save(equipped);
   return { guest, engine };
 }

@@ -123,7 +123,7 @@ describe.skipIf(isGuestMissing)("on a whole host, sandboxes", () => {
       await host.guest.crash();
       await host.guest.boot();
     }
-    await host.daemon.start();
+    expect((await host.guest.run("systemctl is-active sandboxd")).trim(), "by itself").toBe("active");
     for (const id of ["one", "two"]) {
       const stopped = await host.until(id, isIn(SandboxState.STOPPED));
       expect(whereIs(stopped).reason).toBe("HOST_REBOOT");

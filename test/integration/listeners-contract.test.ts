@@ -23,7 +23,10 @@ import { errorOf, grpcClient, startApi, until } from "../unit/api/fixture.ts";
 
 let api: ApiFixture;
 let listener: Listener;
+/** UpdateSandbox calls whose handler has begun. */
+let updating: number;
 beforeEach(async () => {
+  updating = 0;
   api = await startApi(
     {},
     {
@@ -43,6 +46,7 @@ beforeEach(async () => {
       deleteSandbox: () => new Promise(() => {}),
       updateSandbox: (_request, { signal }) =>
         new Promise((_resolve, reject) => {
+          updating += 1;
           signal.addEventListener("abort", () => reject(signal.reason));
         }),
       // biome-ignore lint/correctness/useYield: it fails before it can tell anything.
@@ -143,7 +147,7 @@ describe.each(Object.entries(ways))("%s", (_name, transport) => {
   test("a caller that goes away is told to the handler", async () => {
     const stop = new AbortController();
     const call = errorOf(client().updateSandbox({ sandboxId: "a" }, { signal: stop.signal }));
-    await new Promise((resolve) => setTimeout(resolve, 100));
+    await until("the handler has begun", () => updating > 0);
     stop.abort();
     expect((await call).code).toBe(Code.Canceled);
     await until("the call is over", () => api.ended.some(({ code }) => code === "canceled"));

@@ -51,6 +51,9 @@ const guestPackages = [
 /** The guest finds its disks with these modules. */
 const bootModules = ["virtio_pci", "virtio_blk", "virtio_net", "ext4", "xfs", "quota_v2"];
 
+/** In the words of apt: the mirror does not have it. */
+const isAbsent = /Unable to locate package|no installation candidate|does not have a Release file|404/;
+
 const gibibyte = 1024 ** 3;
 const neededDisk = 5 * gibibyte;
 const neededMemory = 3 * gibibyte;
@@ -79,7 +82,7 @@ function recipeHash() {
  */
 export async function ensureGuestImage({ log, environment, signal }) {
   checkMachine();
-  await installPackages(tools, { log, why: "a whole host for tests" });
+  await installTools({ log });
   const directory = path.join(home, recipeHash());
   if (existsSync(directory)) return directory;
   mkdirSync(home, { recursive: true });
@@ -94,6 +97,14 @@ export async function ensureGuestImage({ log, environment, signal }) {
     rmSync(building, { recursive: true, force: true });
   }
   return directory;
+}
+
+async function installTools({ log }) {
+  try {
+    await installPackages(tools, { log, why: "a whole host for tests" });
+  } catch (error) {
+    throw error instanceof Advice && isAbsent.test(error.message) ? new Unobtainable(error.message) : error;
+  }
 }
 
 function checkMachine() {
@@ -164,7 +175,6 @@ async function debootstrap(args, options) {
   if (status === 0) return;
   const errors = output.split("\n").filter((line) => line.startsWith("E:"));
   const reason = errors.slice(-2).join(" ") || output.trim().split("\n").at(-1);
-  const isAbsent = /Unable to locate package|no installation candidate|does not have a Release file|404/;
   const Kind = isAbsent.test(output) ? Unobtainable : Advice;
   throw new Kind(`a whole host for tests cannot be built from ${args.at(-1)}: ${reason}`);
 }
