@@ -71,7 +71,54 @@ function templateHolds(name: string, template: Template, config: Config): readon
     ...notAbove("tmpfs_bytes", resources.tmpfsBytes, "memory_bytes"),
     ...notAbove("shm_bytes", resources.shmBytes, "memory_bytes"),
     ...processFits(name, template),
+    ...lifeHolds(name, template),
   ];
+}
+
+/** The contract's default of RestartPolicy.delay. */
+const restartDelayMs = 5_000;
+
+/** Else every request of the template would be refused for what its caller did not say. */
+function lifeHolds(name: string, { lifetime, restart, healthCheck }: Template): readonly Violation[] {
+  const at = (key: string) => `templates.${name}.${key}`;
+  const probes = [
+    ...(healthCheck.exec === undefined ? [] : [at("health_check.exec")]),
+    ...(healthCheck.tcpPort === undefined ? [] : [at("health_check.tcp_port")]),
+    ...(healthCheck.httpPort === undefined ? [] : [at("health_check.http_port")]),
+  ];
+  const [firstProbe, ...otherProbes] = probes;
+  return [
+    ...durationsInOrder(
+      { key: at("lifetime.ttl"), ms: lifetime.ttlMs },
+      { key: at("lifetime.max_lifetime"), ms: lifetime.maxLifetimeMs },
+    ),
+    ...durationsInOrder(
+      { key: at("restart.delay"), ms: restart.delayMs ?? restartDelayMs },
+      { key: at("restart.max_delay"), ms: restart.maxDelayMs },
+    ),
+    ...(healthCheck.exec?.length === 0
+      ? [{ keys: [at("health_check.exec")] as const, problem: "names no command", hint: "leave it out" }]
+      : []),
+    ...(firstProbe === undefined || otherProbes.length === 0
+      ? []
+      : [
+          {
+            keys: [firstProbe, ...otherProbes] as const,
+            problem: `${probes.join(", ")} are ${probes.length} probes; a health check has one`,
+          },
+        ]),
+  ];
+}
+
+interface Duration {
+  readonly key: string;
+  readonly ms: number | undefined;
+}
+
+function durationsInOrder(shorter: Duration, longer: Duration): readonly Violation[] {
+  if (shorter.ms === undefined || longer.ms === undefined || shorter.ms <= longer.ms) return [];
+  const problem = `${shorter.key}, ${formatDuration(shorter.ms)}, is more than ${longer.key}, ${formatDuration(longer.ms)}`;
+  return [{ keys: [shorter.key, longer.key], problem }];
 }
 
 /** The contract's bound of what a process is started with; the kernel's own is 128 KiB for each string. */
