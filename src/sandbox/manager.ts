@@ -275,6 +275,7 @@ export function createManager({
           metadata: { state: current.state },
         });
       }
+      assertOpen();
       admit(current.spec.resources, promised(repository.all(), id), capacity);
       const pending = moved(current, {
         state: "PENDING",
