@@ -15,13 +15,13 @@ import { createApiServer } from "./api/server.ts";
 import { createStatsFeed } from "./api/stats-feed.ts";
 import { createTerms, createUplinkSource } from "./api/uplink-source.ts";
 import type { Config } from "./config/config.ts";
+import { createHostCare } from "./daemon-host.ts";
 import { meterState, uplinkMetrics } from "./daemon-metrics.ts";
 import { cgroupPathsAt } from "./engine/cgroup-path.ts";
 import { createDockerRuntime } from "./engine/docker.ts";
 import { readCapacity } from "./host/capacity.ts";
 import { createHost } from "./host/host.ts";
 import { openIdentity } from "./host/identity.ts";
-import { createScheduling } from "./host/schedule.ts";
 import { readBootId } from "./monitor/host-id.ts";
 import { openHostSampler } from "./monitor/host-sampler.ts";
 import { createInventory } from "./monitor/inventory.ts";
@@ -34,7 +34,6 @@ import { createClock } from "./sandbox/clock.ts";
 import { createEngineWatch } from "./sandbox/engine-watch.ts";
 import { createLabelCodec } from "./sandbox/labels.ts";
 import { createManager } from "./sandbox/manager.ts";
-import { stopByPolicy } from "./sandbox/policy-stop.ts";
 import { createReconciler } from "./sandbox/reconciler.ts";
 import { createRepository } from "./sandbox/repository.ts";
 import { createSweeper } from "./sandbox/sweeper.ts";
@@ -130,6 +129,7 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
         const record = repository.get(id);
         if (record?.state === "RUNNING") repository.put(record, "SANDBOX_OOM");
       },
+      onHostSample: (sample) => care.look(sample),
     });
     closers.push(() => feed.close());
 
@@ -151,15 +151,20 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
     closers.push(() => reconciler.close());
     const sweeper = createSweeper({ repository, clock, kick: (id) => reconciler.kick(id) });
     closers.push(() => sweeper.close());
-    const scheduling = createScheduling({
+    const care = createHostCare({
+      config,
+      host,
       store,
       repository,
+      images: runtime.images,
+      sampler,
       clock,
-      stop: (id, why) => stopByPolicy(repository, (one) => reconciler.kick(one), id, why),
-      log: log.child("schedule"),
+      kick: (id) => reconciler.kick(id),
+      registry,
+      log,
     });
-    closers.push(() => scheduling.close());
-    closers.push(scheduling.subscribe(() => host.changed()));
+    closers.push(() => care.close());
+    const { scheduling } = care;
     const view = { host, scheduling, clock };
     closers.push(meterState(registry, { repository, host, store, sampler }));
     const health = createHealthRegistry();
@@ -181,11 +186,13 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
           { isNew: false },
         );
       },
-      onHealth: (found) => host.engineIs(found),
+      onHealth(found) {
+        host.engineIs(found);
+        if (found.engine !== undefined) hostSampler.watch(found.engine.dataRoot);
+      },
       log: log.child("engine"),
     });
-    const tellHealth = () =>
-      health.set(SandboxService.typeName, host.accepting() ? "SERVING" : "NOT_SERVING");
+    const tellHealth = () => health.set(SandboxService.typeName, host.isUsable() ? "SERVING" : "NOT_SERVING");
     await engineWatch.start();
     closers.push(() => engineWatch.close());
     health.set("", "SERVING");
@@ -203,7 +210,7 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
       config,
       capacity: host.capacity,
       host: () => host.usable(),
-      assertOpen: () => scheduling.assertSchedulable(),
+      assertOpen: () => care.assertOpen(),
       clock,
     });
     const server = createApiServer({

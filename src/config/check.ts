@@ -23,6 +23,7 @@ export function violationsOf(config: Config, { dev }: { readonly dev: boolean })
     ...schedulerHolds(config, dev),
     ...imagesHold(config),
     ...samplingHolds(config),
+    ...pressureHolds(config),
   ];
 }
 
@@ -252,6 +253,32 @@ function samplingHolds({ sampling: { periodMs, historyMs } }: Config): readonly 
         },
       ]
     : [];
+}
+
+/** A condition that nothing can end would keep a host closed for ever. */
+function pressureHolds({ pressure, housekeeping }: Config): readonly Violation[] {
+  const { recovery } = pressure;
+  const shares = {
+    disk_available_percent: pressure.diskAvailablePercent,
+    inodes_available_percent: pressure.inodesAvailablePercent,
+    pids_available_percent: pressure.pidsAvailablePercent,
+  };
+  const endless = Object.entries(shares).filter(([, percent]) => percent * recovery > 100);
+  const { imagesHighPercent: high, imagesLowPercent: low } = housekeeping;
+  return [
+    ...endless.map(([key, percent]) => ({
+      keys: [`pressure.${key}`, "pressure.recovery"] as const,
+      problem: `pressure.${key}, ${percent}, times pressure.recovery, ${recovery}, is more than 100: the condition would never end`,
+    })),
+    ...(low > high
+      ? [
+          {
+            keys: ["housekeeping.images_low_percent", "housekeeping.images_high_percent"] as const,
+            problem: `housekeeping.images_low_percent, ${low}, is more than housekeeping.images_high_percent, ${high}`,
+          },
+        ]
+      : []),
+  ];
 }
 
 /** /var/run is a link to /run on every current distribution. */

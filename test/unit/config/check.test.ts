@@ -110,6 +110,16 @@ describe("rules between keys", () => {
     ["every image and some", '[images]\nallow = ["*", "a:1"]', 'has "*" beside others'],
     ["a history without a sample", '[sampling]\nperiod = "1m"\nhistory = "30s"', "holds no sample"],
     [
+      "a condition that could never end",
+      "[pressure]\ndisk_available_percent = 70",
+      "pressure.disk_available_percent, 70, times pressure.recovery, 1.5, is more than 100",
+    ],
+    [
+      "an end of collecting above its beginning",
+      "[housekeeping]\nimages_high_percent = 70",
+      "housekeeping.images_low_percent, 80, is more than housekeeping.images_high_percent, 70",
+    ],
+    [
       "a history of too many samples",
       '[sampling]\nperiod = "100ms"\nhistory = "1h"',
       "is more than 3600 samples",
