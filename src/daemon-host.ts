@@ -1,5 +1,5 @@
-// Builds what looks after the host as a whole: its schedule and drains, its conditions of pressure with evictions, and its
-// housekeeping.
+// Builds what looks after the host as a whole: its schedule and drains, its conditions but for the engine's, evictions, and
+// the housekeeping.
 
 import type { Config } from "./config/config.ts";
 import type { DockerRuntime } from "./engine/docker.ts";
@@ -44,6 +44,9 @@ export interface HostCare {
   close(): Promise<void>;
 }
 
+/** How often it is tried to write, so that a full disk is told before a caller meets it, and its end too. */
+const stateProbeMs = 5_000;
+
 export function createHostCare(options: HostCareOptions): HostCare {
   const { config, host, store, repository, sampler, clock, kick, registry, log } = options;
   const { metrics } = registry;
@@ -76,6 +79,7 @@ export function createHostCare(options: HostCareOptions): HostCare {
     onImageRemoved: () => metrics.imagesRemoved.add({}),
     log: log.child("housekeeping"),
   });
+  const stateProbe = setInterval(() => host.stateIsWritable(store.isWritable()), stateProbeMs);
   let wasDiskShort = false;
 
   async function usage(record: SandboxRecord): Promise<Candidate> {
@@ -117,6 +121,7 @@ export function createHostCare(options: HostCareOptions): HostCare {
       pressure.assertNone();
     },
     async close() {
+      clearInterval(stateProbe);
       unsubscribe();
       scheduling.close();
       evictor.close();

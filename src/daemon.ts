@@ -38,7 +38,7 @@ import { createReconciler } from "./sandbox/reconciler.ts";
 import { createRepository } from "./sandbox/repository.ts";
 import { createSweeper } from "./sandbox/sweeper.ts";
 import { createUplink } from "./scheduler/uplink.ts";
-import { openStore, type Store } from "./store/store.ts";
+import { openStore } from "./store/store.ts";
 import { version } from "./version.ts";
 
 export interface Daemon {
@@ -54,7 +54,6 @@ export interface DaemonOptions {
 }
 
 const drainMs = 10_000;
-const stateProbeMs = 5_000;
 
 /** Starts a daemon. @throws Error when the state directory or a listener cannot be had. */
 export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<Daemon> {
@@ -200,7 +199,6 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
     health.set(EventService.typeName, "SERVING");
     tellHealth();
     closers.push(host.subscribe(tellHealth));
-    closers.push(probeState(store, (writable) => host.stateIsWritable(writable)));
 
     const terms = createTerms(store);
     const manager = createManager({
@@ -341,10 +339,4 @@ function schedulerCredentials({ scheduler: { tls } }: Config) {
   const { ca, certificate, key } = tls;
   if (ca === undefined || certificate === undefined || key === undefined) return undefined;
   return () => ({ ca: readFileSync(ca), certificate: readFileSync(certificate), key: readFileSync(key) });
-}
-
-/** Tries to write every few seconds, so that a full disk is told before a caller meets it, and its end too. */
-function probeState(store: Store, tell: (writable: boolean) => void): () => void {
-  const timer = setInterval(() => tell(store.isWritable()), stateProbeMs);
-  return () => clearInterval(timer);
 }

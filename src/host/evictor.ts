@@ -83,9 +83,11 @@ export function createEvictor(options: EvictorOptions): Evictor {
     if (isLeaving() || now === undefined || choosing !== undefined) return;
     if (clock.nowMs() < notBeforeMs || samplesToGo > 0) return;
     choosing = evict(now)
-      .catch((error: unknown) =>
-        log.warn({ condition: now, err: messageOf(error) }, "nothing could be evicted"),
-      )
+      .catch((error: unknown) => {
+        // a state that cannot be written, mostly
+        log.warn({ condition: now, err: messageOf(error) }, "nothing could be evicted; it is tried again");
+        rest();
+      })
       .finally(() => {
         choosing = undefined;
       });

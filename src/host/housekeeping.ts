@@ -2,7 +2,7 @@
 
 import { statfs } from "node:fs/promises";
 import type { Config } from "../config/config.ts";
-import type { ImageStore } from "../engine/images.ts";
+import type { ImageStore, StoredImage } from "../engine/images.ts";
 import { messageOf } from "../errors.ts";
 import { chooseImages, type ImageUses, isDangling, noteUses } from "../image/collection.ts";
 import type { Log } from "../observe/log.ts";
@@ -40,6 +40,14 @@ export interface Housekeeping {
 const usesKey = "image_uses";
 /** A container that the engine does not remove by then is left to its own retries. */
 const removalMs = 60_000;
+
+/** What one look at the engine's images has shown. */
+interface Seen {
+  readonly stored: readonly StoredImage[];
+  readonly inUse: ReadonlySet<string>;
+  /** Steady time. */
+  readonly nowMs: number;
+}
 
 export function createHousekeeping(options: HousekeepingOptions): Housekeeping {
   const { host, repository, store, images, clock, log } = options;
@@ -103,20 +111,14 @@ export function createHousekeeping(options: HousekeepingOptions): Housekeeping {
     uses = noteUses(uses, stored, inUse, nowMs);
     store.transact((transaction) => transaction.setMeta(usesKey, JSON.stringify(uses)));
     if ((await usedPercent(dataRoot)) < rules.imagesHighPercent) return;
-    const choice = chooseImages(
-      {
-        images: stored,
-        inUse,
-        named: named(),
-        canPull: policy.pull === "missing",
-        uses,
-        minimumAgeMs: rules.imagesMinimumAgeMs,
-      },
-      nowMs,
-    );
-    for (const image of choice) {
+    const tried = new Set<string>();
+    while (!signal.aborted) {
       const used = await usedPercent(dataRoot);
-      if (signal.aborted || used <= rules.imagesLowPercent) return;
+      if (used <= rules.imagesLowPercent) return;
+      // chosen anew each time: a sandbox that was accepted meanwhile may need the next one
+      const image = choice({ stored, inUse, nowMs }).find(({ id }) => !tried.has(id));
+      if (image === undefined) return;
+      tried.add(image.id);
       const fields = { image: image.tags[0] ?? image.id };
       const what = `${isDangling(image) ? "dangling" : "unused"} image of ${image.sizeBytes} bytes, the disk is ${Math.round(used)} % full`;
       if (rules.dryRun) {
@@ -128,6 +130,18 @@ export function createHousekeeping(options: HousekeepingOptions): Housekeeping {
         log.info(fields, "the engine did not remove it: something uses it");
       }
     }
+  }
+
+  function choice({ stored, inUse, nowMs }: Seen): readonly StoredImage[] {
+    const collectable = {
+      images: stored,
+      inUse,
+      named: named(),
+      canPull: policy.pull === "missing",
+      uses,
+      minimumAgeMs: rules.imagesMinimumAgeMs,
+    };
+    return chooseImages(collectable, nowMs);
   }
 
   /** What templates, the allow-list and sandboxes name, those that are just being created included. */

@@ -161,6 +161,20 @@ describe("an evictor", () => {
     expect(host.stopped).toEqual([]);
   });
 
+  test("tries again after a pause what could not be written", async () => {
+    const host = hostOf(["a"]);
+    let tries = 0;
+    host.whileChoosing(() => {
+      tries++;
+      if (tries < 3) throw new Error("disk full");
+    });
+    host.pressed(["MEMORY_PRESSURE"]);
+    await host.sample(10);
+    expect([tries, host.stopped]).toEqual([1, []]);
+    await host.sample(20);
+    expect([tries, host.stopped]).toEqual([3, ["a"]]);
+  });
+
   test("runs out of candidates without harm", async () => {
     const host = hostOf(["a"]);
     host.pressed(["MEMORY_PRESSURE"]);
