@@ -15,13 +15,13 @@ import { createTerms, createUplinkSource } from "./api/uplink-source.ts";
 import type { Config } from "./config/config.ts";
 import { reloaded } from "./config/reload.ts";
 import { listenersOf, longestStepMs, schedulerCredentials, timeoutsOf } from "./daemon-config.ts";
+import { createHostCare } from "./daemon-host.ts";
 import { meterState, uplinkMetrics } from "./daemon-metrics.ts";
 import { cgroupPathsAt } from "./engine/cgroup-path.ts";
 import { createDockerRuntime } from "./engine/docker.ts";
 import { readCapacity } from "./host/capacity.ts";
 import { createHost } from "./host/host.ts";
 import { openIdentity } from "./host/identity.ts";
-import { createScheduling } from "./host/schedule.ts";
 import { readBootId } from "./monitor/host-id.ts";
 import { openHostSampler } from "./monitor/host-sampler.ts";
 import { readInventory } from "./monitor/inventory.ts";
@@ -34,11 +34,10 @@ import { createClock } from "./sandbox/clock.ts";
 import { createEngineWatch } from "./sandbox/engine-watch.ts";
 import { createLabelCodec } from "./sandbox/labels.ts";
 import { createManager } from "./sandbox/manager.ts";
-import { stopByPolicy } from "./sandbox/policy-stop.ts";
 import { createReconciler } from "./sandbox/reconciler.ts";
 import { createRepository } from "./sandbox/repository.ts";
 import { createSweeper } from "./sandbox/sweeper.ts";
-import { openStore, type Store } from "./store/store.ts";
+import { openStore } from "./store/store.ts";
 import { version } from "./version.ts";
 
 export interface Daemon {
@@ -61,7 +60,6 @@ export interface DaemonOptions {
 }
 
 const drainMs = 10_000;
-const stateProbeMs = 5_000;
 
 /** Starts a daemon. @throws Error when the state directory or a listener cannot be had. */
 export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<Daemon> {
@@ -137,6 +135,7 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
         const record = repository.get(id);
         if (record?.state === "RUNNING") repository.put(record, "SANDBOX_OOM");
       },
+      onHostSample: (sample) => care.look(sample),
     });
     closers.push(() => feed.close());
 
@@ -158,15 +157,20 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
     closers.push(() => reconciler.close());
     const sweeper = createSweeper({ repository, clock, kick: (id) => reconciler.kick(id) });
     closers.push(() => sweeper.close());
-    const scheduling = createScheduling({
+    const care = createHostCare({
+      config,
+      host,
       store,
       repository,
+      images: runtime.images,
+      sampler,
       clock,
-      stop: (id, why) => stopByPolicy(repository, (one) => reconciler.kick(one), id, why),
-      log: log.child("schedule"),
+      kick: (id) => reconciler.kick(id),
+      registry,
+      log,
     });
-    closers.push(() => scheduling.close());
-    closers.push(scheduling.subscribe(() => host.changed()));
+    closers.push(() => care.close());
+    const { scheduling } = care;
     const view = { host, scheduling, clock };
     closers.push(meterState(registry, { repository, host, store, sampler }));
     const health = createHealthRegistry();
@@ -188,11 +192,13 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
           { isNew: false },
         );
       },
-      onHealth: (found) => host.engineIs(found),
+      onHealth(found) {
+        host.engineIs(found);
+        if (found.engine !== undefined) hostSampler.watch(found.engine.dataRoot);
+      },
       log: log.child("engine"),
     });
-    const tellHealth = () =>
-      health.set(SandboxService.typeName, host.accepting() ? "SERVING" : "NOT_SERVING");
+    const tellHealth = () => health.set(SandboxService.typeName, host.isUsable() ? "SERVING" : "NOT_SERVING");
     await engineWatch.start();
     closers.push(() => engineWatch.close());
     health.set("", "SERVING");
@@ -200,7 +206,6 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
     health.set(EventService.typeName, "SERVING");
     tellHealth();
     closers.push(host.subscribe(tellHealth));
-    closers.push(probeState(store, (writable) => host.stateIsWritable(writable)));
 
     const terms = createTerms(store);
     const manager = createManager({
@@ -210,7 +215,7 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
       config: () => current,
       capacity: host.capacity,
       host: () => host.usable(),
-      assertOpen: () => scheduling.assertSchedulable(),
+      assertOpen: () => care.assertOpen(),
       clock,
     });
     const server = createApiServer({
@@ -307,10 +312,4 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
     await close();
     throw error;
   }
-}
-
-/** Tries to write every few seconds, so that a full disk is told before a caller meets it, and its end too. */
-function probeState(store: Store, tell: (writable: boolean) => void): () => void {
-  const timer = setInterval(() => tell(store.isWritable()), stateProbeMs);
-  return () => clearInterval(timer);
 }

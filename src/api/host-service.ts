@@ -35,33 +35,34 @@ export function createHostService({
       const stats = hostStats();
       return { host: hostOf(view), ...(stats === undefined ? {} : { stats }) };
     },
-    setSchedulable({ schedulable, reason }, { values }) {
-      scheduling.setSchedulable(schedulable, reason, actorOfCaller(values.get(callerKey)));
+    async setSchedulable({ schedulable, reason }, { values }) {
+      await scheduling.setSchedulable(schedulable, reason, actorOfCaller(values.get(callerKey)));
       return { host: hostOf(view) };
     },
     async *drainHost({ policy, deadline, reason }, { values, signal }) {
-      scheduling.drain({
+      await scheduling.drain({
         policy: policy === DrainPolicy.WAIT ? "WAIT" : "STOP",
         withinMs: deadline === undefined ? defaultDeadlineMs : millisecondsOf(deadline),
         reason,
         actor: actorOfCaller(values.get(callerKey)),
       });
-      const news = createNews(host, settleMs, signal);
+      const news = createNews(host, signal);
       let told: string | undefined;
       try {
         for (;;) {
-          const { drain, schedulable } = scheduling.now();
-          if (schedulable) {
-            throw new SandboxdError("DRAIN_CANCELED", "the host was opened again while it was being drained");
-          }
+          const { drain } = scheduling.now();
           const ids = scheduling.remaining().map(({ id }) => id);
           const done = drain === undefined;
-          const state = JSON.stringify([ids, done]);
-          if (state !== told) {
+          // also where it was cordoned anew since: that empties nothing
+          if (done && ids.length > 0) {
+            throw new SandboxdError("DRAIN_CANCELED", "the host was opened again while it was being drained");
+          }
+          const seen = ids.join();
+          if (done || seen !== told) {
             yield { remaining: ids.length, sandboxIds: ids.slice(0, mostIds), done };
           }
           if (done) return;
-          told = state;
+          told = seen;
           await news.next();
         }
       } finally {
@@ -70,7 +71,7 @@ export function createHostService({
     },
     async *watchHost({ statsPeriod, sandboxStats }, { signal }) {
       const periodMs = statsPeriod === undefined ? defaultPeriodMs : millisecondsOf(statsPeriod);
-      const news = createNews(host, periodMs, signal);
+      const news = createNews(host, signal, periodMs);
       try {
         yield { update: { case: "host" as const, value: hostOf(view) } };
         for (;;) {
@@ -95,16 +96,17 @@ interface News {
   close(): void;
 }
 
-/** What has happened is remembered as two facts, not as a queue, so a slow reader costs nothing. */
-function createNews(host: Host, periodMs: number, signal: AbortSignal): News {
+/** What has happened is remembered as two facts, not as a queue, so a slow reader costs nothing. Without a period no stats are due. */
+function createNews(host: Host, signal: AbortSignal, periodMs?: number): News {
   let hostChanged = false;
   let statsDue = false;
   let wake: (() => void) | undefined;
   let settling: NodeJS.Timeout | undefined;
-  const timer = setInterval(() => {
+  const beat = () => {
     statsDue = true;
     wake?.();
-  }, periodMs);
+  };
+  const timer = periodMs === undefined ? undefined : setInterval(beat, periodMs);
   const unsubscribe = host.subscribe(() => {
     settling ??= setTimeout(() => {
       settling = undefined;

@@ -24,6 +24,8 @@ export interface StatsFeedOptions {
   readonly hostSampler: HostSampler;
   /** A process in a sandbox was killed at the memory limit. What throws is told again at the next sample. */
   readonly onOomKill: (id: string) => void;
+  /** A sample of the host was taken. */
+  readonly onHostSample: (sample: HostSample) => void;
 }
 
 interface Latest {
@@ -33,7 +35,12 @@ interface Latest {
   readonly toldOomKills: number;
 }
 
-export function createStatsFeed({ sampler, hostSampler, onOomKill }: StatsFeedOptions): StatsFeed {
+export function createStatsFeed({
+  sampler,
+  hostSampler,
+  onOomKill,
+  onHostSample,
+}: StatsFeedOptions): StatsFeed {
   const latest = new Map<string, Latest>();
   const cgroups = new Map<string, CgroupPaths>();
   let host: HostSample | undefined;
@@ -51,6 +58,7 @@ export function createStatsFeed({ sampler, hostSampler, onOomKill }: StatsFeedOp
       onOomKill(id);
       latest.set(id, { ...now, toldOomKills: oomKills });
     }
+    onHostSample(host);
   });
 
   return {

@@ -23,6 +23,7 @@ export function violationsOf(config: Config, { dev }: { readonly dev: boolean })
     ...schedulerHolds(config, dev),
     ...imagesHold(config),
     ...samplingHolds(config),
+    ...pressureHolds(config),
   ];
 }
 
@@ -71,7 +72,54 @@ function templateHolds(name: string, template: Template, config: Config): readon
     ...notAbove("tmpfs_bytes", resources.tmpfsBytes, "memory_bytes"),
     ...notAbove("shm_bytes", resources.shmBytes, "memory_bytes"),
     ...processFits(name, template),
+    ...lifeHolds(name, template),
   ];
+}
+
+/** The contract's default of RestartPolicy.delay. */
+const restartDelayMs = 5_000;
+
+/** Else every request of the template would be refused for what its caller did not say. */
+function lifeHolds(name: string, { lifetime, restart, healthCheck }: Template): readonly Violation[] {
+  const at = (key: string) => `templates.${name}.${key}`;
+  const probes = [
+    ...(healthCheck.exec === undefined ? [] : [at("health_check.exec")]),
+    ...(healthCheck.tcpPort === undefined ? [] : [at("health_check.tcp_port")]),
+    ...(healthCheck.httpPort === undefined ? [] : [at("health_check.http_port")]),
+  ];
+  const [firstProbe, ...otherProbes] = probes;
+  return [
+    ...durationsInOrder(
+      { key: at("lifetime.ttl"), ms: lifetime.ttlMs },
+      { key: at("lifetime.max_lifetime"), ms: lifetime.maxLifetimeMs },
+    ),
+    ...durationsInOrder(
+      { key: at("restart.delay"), ms: restart.delayMs ?? restartDelayMs },
+      { key: at("restart.max_delay"), ms: restart.maxDelayMs },
+    ),
+    ...(healthCheck.exec?.length === 0
+      ? [{ keys: [at("health_check.exec")] as const, problem: "names no command", hint: "leave it out" }]
+      : []),
+    ...(firstProbe === undefined || otherProbes.length === 0
+      ? []
+      : [
+          {
+            keys: [firstProbe, ...otherProbes] as const,
+            problem: `${probes.join(", ")} are ${probes.length} probes; a health check has one`,
+          },
+        ]),
+  ];
+}
+
+interface Duration {
+  readonly key: string;
+  readonly ms: number | undefined;
+}
+
+function durationsInOrder(shorter: Duration, longer: Duration): readonly Violation[] {
+  if (shorter.ms === undefined || longer.ms === undefined || shorter.ms <= longer.ms) return [];
+  const problem = `${shorter.key}, ${formatDuration(shorter.ms)}, is more than ${longer.key}, ${formatDuration(longer.ms)}`;
+  return [{ keys: [shorter.key, longer.key], problem }];
 }
 
 /** The contract's bound of what a process is started with; the kernel's own is 128 KiB for each string. */
@@ -205,6 +253,32 @@ function samplingHolds({ sampling: { periodMs, historyMs } }: Config): readonly 
         },
       ]
     : [];
+}
+
+/** A condition that nothing can end would keep a host closed for ever. */
+function pressureHolds({ pressure, housekeeping }: Config): readonly Violation[] {
+  const { recovery } = pressure;
+  const shares = {
+    disk_available_percent: pressure.diskAvailablePercent,
+    inodes_available_percent: pressure.inodesAvailablePercent,
+    pids_available_percent: pressure.pidsAvailablePercent,
+  };
+  const endless = Object.entries(shares).filter(([, percent]) => percent * recovery > 100);
+  const { imagesHighPercent: high, imagesLowPercent: low } = housekeeping;
+  return [
+    ...endless.map(([key, percent]) => ({
+      keys: [`pressure.${key}`, "pressure.recovery"] as const,
+      problem: `pressure.${key}, ${percent}, times pressure.recovery, ${recovery}, is more than 100: the condition would never end`,
+    })),
+    ...(low > high
+      ? [
+          {
+            keys: ["housekeeping.images_low_percent", "housekeeping.images_high_percent"] as const,
+            problem: `housekeeping.images_low_percent, ${low}, is more than housekeeping.images_high_percent, ${high}`,
+          },
+        ]
+      : []),
+  ];
 }
 
 /** /var/run is a link to /run on every current distribution. */

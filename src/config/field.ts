@@ -122,6 +122,17 @@ export function ratio<const O extends Options<number> & Bounds>(options: O): Fie
   });
 }
 
+/** Yes or no. */
+export function flag(options: Options<boolean> & { readonly default: boolean }): Field<boolean> {
+  return field<boolean, "">(options, {
+    allowed: "true, false",
+    fallback: options.default,
+    unit: "",
+    read: (raw) => (typeof raw === "boolean" ? { value: raw } : { problem: "is neither true nor false" }),
+    fromText: (given) => (given === "true" ? true : given === "false" ? false : given),
+  });
+}
+
 /** A length of time, read in milliseconds. */
 export function duration<const O extends Options<string> & { readonly min: string; readonly max: string }>(
   options: O,

@@ -3,6 +3,7 @@
 
 import { choice, duration, integer, list, map, named, ratio, section, size, text } from "./field.ts";
 import { templateHealthCheck, templateLifetime, templateRestart } from "./life.ts";
+import { housekeepingSection, pressureSection } from "./pressure.ts";
 import { resourceBounds, resourceFields, templateResources } from "./resource.ts";
 import * as rule from "./rule.ts";
 
@@ -268,6 +269,10 @@ export const schema = section("", {
       resources: templateResources(),
     }),
   }),
+
+  pressure: pressureSection(),
+
+  housekeeping: housekeepingSection(),
 
   sampling: section("Measuring sandboxes and the host.", {
     period: duration({ min: "100ms", max: "1m", default: "1s", meaning: "Time between two samples." }),

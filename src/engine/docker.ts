@@ -14,6 +14,7 @@ import { containerOf, stateOf } from "./decode.ts";
 import { dialCreate, dialLogs } from "./dial.ts";
 import { readEvents, timeOf } from "./event-stream.ts";
 import { containerCreateOptions } from "./host-config.ts";
+import { createImageStore, type ImageStore } from "./images.ts";
 import { deviceNumberOf, findUnenforced, readBackLimits } from "./limits.ts";
 import { readLogs } from "./log-stream.ts";
 import { hasExecuted } from "./main-command.ts";
@@ -33,8 +34,13 @@ const leastApi = "1.41";
 /** From the end of a process to the engine's knowing of it, as a rule. */
 const engineLagMs = 50;
 
+export interface DockerRuntime extends Runtime {
+  /** All images of the host, whoever brought them. */
+  readonly images: ImageStore;
+}
+
 /** The engine behind a unix socket. Nothing is connected before the first call. */
-export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptions): Runtime {
+export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptions): DockerRuntime {
   // streams take connections of their own, so they never starve calls
   const agent = createAgent();
   // the client takes an agent, though its types don't say so
@@ -154,6 +160,8 @@ export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptio
         volumes: Object.keys((found.Config?.Volumes ?? {}) as object),
       };
     },
+
+    images: createImageStore(docker, attempt),
 
     async pull(reference, options) {
       try {

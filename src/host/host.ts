@@ -40,8 +40,12 @@ export interface Host {
   conditions(): readonly ConditionFacts[];
   engine(): EngineDescription | undefined;
   inventory(): Inventory | undefined;
-  /** Whether new sandboxes are accepted. */
+  /** Whether the engine can be used and the state be written. */
+  isUsable(): boolean;
+  /** Whether new sandboxes are accepted, as far as conditions go. */
   accepting(): boolean;
+  /** The first condition of those under which the host is short of what new sandboxes need. */
+  pressure(): ConditionFacts | undefined;
   /** Whether the engine is known not to be usable now. */
   isEngineAway(): boolean;
   /** Undefined while the engine was never reached. */
@@ -50,6 +54,8 @@ export interface Host {
   usable(): HostFacts;
   engineIs(health: EngineHealth): void;
   stateIsWritable(writable: boolean): void;
+  /** A condition that is found out elsewhere. Its words are those of when it began or ended. */
+  conditionIs(type: ConditionType, active: boolean, message: string, hint: string): void;
   inventoryIs(inventory: Inventory): void;
   /** Tells those who subscribed that something else about the host has changed. */
   changed(): void;
@@ -116,8 +122,12 @@ export function createHost(options: HostOptions): Host {
     "ENGINE_UNRESPONSIVE",
     "CGROUP_UNSUPPORTED",
   ];
-  const activeProblem = () => engineProblems.map((type) => conditions.get(type)).find((one) => one?.active);
-  const isWritable = () => conditions.get("STATE_UNWRITABLE")?.active !== true;
+  const firstActive = (types: readonly ConditionType[]) =>
+    types.map((type) => conditions.get(type)).find((one) => one?.active);
+  const activeProblem = () => firstActive(engineProblems);
+  const pressure = () => firstActive(["MEMORY_PRESSURE", "DISK_PRESSURE", "INODE_PRESSURE", "PID_PRESSURE"]);
+  const isUsable = () =>
+    wasReached && activeProblem() === undefined && conditions.get("STATE_UNWRITABLE")?.active !== true;
 
   return {
     hostId: options.hostId,
@@ -129,7 +139,9 @@ export function createHost(options: HostOptions): Host {
     conditions: () => [...conditions.values()],
     engine: () => engine,
     inventory: () => inventory,
-    accepting: () => wasReached && activeProblem() === undefined && isWritable(),
+    isUsable,
+    accepting: () => isUsable() && pressure() === undefined,
+    pressure,
     isEngineAway: () => activeProblem() !== undefined,
     facts: () => facts,
     usable() {
@@ -164,6 +176,7 @@ export function createHost(options: HostOptions): Host {
         "free space on the file system of the state directory",
       );
     },
+    conditionIs: set,
     changed,
     inventoryIs(read) {
       inventory = read;

@@ -23,9 +23,13 @@ export interface Scheduling {
   remaining(): readonly SandboxRecord[];
   /** @throws SandboxdError HOST_CORDONED while no new sandboxes are taken. */
   assertSchedulable(): void;
-  setSchedulable(schedulable: boolean, reason: string, actor: Actor): void;
-  /** Cordons and begins to empty the host, or joins the drain under way. @throws SandboxdError INVALID_STATE for another policy. */
-  drain(request: DrainRequest): void;
+  /** Resolves once the change survives a loss of power; opening ends a drain. What is so already is success. */
+  setSchedulable(schedulable: boolean, reason: string, actor: Actor): Promise<void>;
+  /**
+   * Cordons and begins to empty the host, or joins the drain under way and moves its deadline. Resolves as setSchedulable
+   * does; the drain goes on by itself. Rejects with INVALID_STATE for another policy than that of the drain under way.
+   */
+  drain(request: DrainRequest): Promise<void>;
   /** Calls back after each change of the schedule. */
   subscribe(listener: () => void): () => void;
   close(): void;
@@ -75,12 +79,11 @@ export function createScheduling({ store, repository, clock, stop, log }: Schedu
     const left = remaining();
     if (left.length === 0) {
       const { drain: _, ...ended } = schedule;
-      change({ ...ended, reason: `drained: ${schedule.reason}`, timeMs: Date.now() });
+      change({ ...ended, reason: `drained${because(schedule)}`, timeMs: Date.now() });
       return;
     }
     if (drain.policy === "WAIT" && clock.nowMs() < drain.deadlineMs) return;
-    const message =
-      schedule.reason === "" ? "the host is drained" : `the host is drained: ${schedule.reason}`;
+    const message = `the host is drained${because(schedule)}`;
     for (const record of left.filter(isToLive)) {
       stop(record.id, { reason: "DRAINED", message, actor: schedule.actor ?? actors.policy });
     }
@@ -100,20 +103,20 @@ export function createScheduling({ store, repository, clock, stop, log }: Schedu
     remaining,
     assertSchedulable() {
       if (schedule.schedulable) return;
-      const why = schedule.reason === "" ? "" : `: ${schedule.reason}`;
-      throw new SandboxdError("HOST_CORDONED", `the host takes no new sandboxes${why}`, {
+      throw new SandboxdError("HOST_CORDONED", `the host takes no new sandboxes${because(schedule)}`, {
         hint: "use another host, or open this one with HostService/SetSchedulable",
         metadata: { draining: String(schedule.drain !== undefined) },
       });
     },
-    setSchedulable(schedulable, reason, actor) {
-      const isSame = schedule.schedulable === schedulable && schedule.reason === reason;
-      if (isSame && (schedule.drain === undefined || !schedulable)) return;
-      const { drain } = schedule;
-      const kept = drain !== undefined && !schedulable ? { drain } : {};
-      change({ schedulable, reason, actor, timeMs: Date.now(), ...kept });
+    async setSchedulable(schedulable, reason, actor) {
+      if (schedule.schedulable !== schedulable || schedule.reason !== reason) {
+        const { drain } = schedule;
+        const going = drain !== undefined && !schedulable ? { drain } : {};
+        change({ schedulable, reason, actor, timeMs: Date.now(), ...going });
+      }
+      await store.durable();
     },
-    drain({ policy, withinMs, reason, actor }) {
+    async drain({ policy, withinMs, reason, actor }) {
       const { drain } = schedule;
       if (drain !== undefined && drain.policy !== policy) {
         throw new SandboxdError(
@@ -128,6 +131,7 @@ export function createScheduling({ store, repository, clock, stop, log }: Schedu
       const plan = { policy, deadlineMs: clock.nowMs() + withinMs };
       change({ schedulable: false, reason, actor, timeMs: Date.now(), drain: plan });
       tryLook();
+      await store.durable();
     },
     subscribe(listener) {
       listeners.add(listener);
@@ -136,3 +140,5 @@ export function createScheduling({ store, repository, clock, stop, log }: Schedu
     close: () => clearInterval(timer),
   };
 }
+
+const because = ({ reason }: Schedule): string => (reason === "" ? "" : `: ${reason}`);

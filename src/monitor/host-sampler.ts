@@ -2,7 +2,7 @@
 import { numberAt } from "./bytes.ts";
 import { type Clock, systemClock } from "./clock.ts";
 import { keepDescriptors, page, readOnce, readWhole } from "./descriptors.ts";
-import { createDiskProbe, type HostDisk } from "./host-disks.ts";
+import { createDiskProbe, type DiskProbe, type HostDisk } from "./host-disks.ts";
 import {
   type HostCpuTimes,
   type HostMemory,
@@ -56,6 +56,8 @@ export interface HostSamplerOptions {
 export interface HostSampler {
   /** Reads everything but disk space, which is asked for in the background and arrives in a later sample. */
   sample(): HostSample;
+  /** Watches the file system of one more directory, from a later sample on. Watched already is success. */
+  watch(directory: string): void;
   /** Closes all descriptors. May be called again; sample() throws after it. */
   close(): void;
 }
@@ -83,11 +85,16 @@ export async function openHostSampler(
   const pressureCpu = kept.openIfPresent(`${proc}/pressure/cpu`);
   const pressureMemory = kept.openIfPresent(`${proc}/pressure/memory`);
   const pressureIo = kept.openIfPresent(`${proc}/pressure/io`);
-  const probes = options.directories.map((directory) =>
-    createDiskProbe(directory, `${proc}/self/mountinfo`, () => clock.monotonicMs()),
-  );
+  const probes = new Map<string, DiskProbe>();
   let before: { readonly busyUsec: number; readonly monotonicMs: number } | undefined;
   let closed = false;
+
+  function watch(directory: string): void {
+    if (probes.has(directory)) return;
+    const probe = createDiskProbe(directory, `${proc}/self/mountinfo`, () => clock.monotonicMs());
+    probes.set(directory, probe);
+  }
+  for (const directory of options.directories) watch(directory);
 
   function readCpu(monotonicMs: number): HostSample["cpu"] {
     const times = parseCpuTimes(page, readOnce(stat));
@@ -110,7 +117,7 @@ export async function openHostSampler(
 
   function readDisks(): readonly HostDisk[] {
     const length = diskstats === undefined ? 0 : readWhole(diskstats);
-    return probes.map((probe) => probe.current(page, length));
+    return [...probes.values()].map((probe) => probe.current(page, length));
   }
 
   const sampler: HostSampler = {
@@ -124,7 +131,7 @@ export async function openHostSampler(
       const memory = parseMemory(page, readOnce(meminfo));
       const { tasks, load1, load5, load15 } = parseLoad(textOf(loadavg));
       const disks = readDisks();
-      for (const probe of probes) {
+      for (const probe of probes.values()) {
         void probe.refresh();
       }
       return {
@@ -139,6 +146,7 @@ export async function openHostSampler(
         pids: { current: tasks, limit: Math.min(numberIn(pidMax), numberIn(threadsMax)) },
       };
     },
+    watch,
     close() {
       closed = true;
       kept.close();
@@ -146,7 +154,7 @@ export async function openHostSampler(
   };
   try {
     await answeredWithin(
-      probes.map((probe) => probe.refresh()),
+      [...probes.values()].map((probe) => probe.refresh()),
       firstAnswerMs,
       signal,
     );

@@ -42,6 +42,18 @@ export const catalogue = {
   ]),
   capacityPids: gauge("sandboxd_pids", "Process ids: capacity, allocatable, allocated, limits.", ["kind"]),
 
+  hostConditions: gauge("sandboxd_host_condition", "1 while a condition of the host holds.", ["condition"]),
+  hostSchedulable: gauge(
+    "sandboxd_host_schedulable",
+    "1 while new sandboxes are wanted here, 0 while it is cordoned.",
+  ),
+  drainRemaining: gauge("sandboxd_drain_remaining", "Sandboxes that the drain under way has still to end."),
+  evictions: counter("sandboxd_evictions_total", "Sandboxes stopped under pressure, by condition.", [
+    "condition",
+  ]),
+  retired: counter("sandboxd_retired_total", "Sandboxes deleted because they ended long enough ago."),
+  imagesRemoved: counter("sandboxd_images_removed_total", "Unused images removed from the engine."),
+
   eventsWritten: counter("sandboxd_events_written_total", "Events written to disk."),
   storeWriteDuration: histogram(
     "sandboxd_store_write_duration_seconds",

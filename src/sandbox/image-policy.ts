@@ -20,7 +20,7 @@ function matches(reference: string, pattern: string): boolean {
 }
 
 /** As the engine reads it: without a tag or digest, the tag is latest. */
-function withTag(reference: string): string {
+export function withTag(reference: string): string {
   if (reference.includes("@") || reference.startsWith("sha256:")) return reference;
   return reference.slice(reference.lastIndexOf("/") + 1).includes(":") ? reference : `${reference}:latest`;
 }

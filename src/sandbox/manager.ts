@@ -265,6 +265,7 @@ export function createManager({
         });
       }
       checkBlockIo(current.spec.resources);
+      assertOpen();
       admit(current.spec.resources, promised(repository.all(), id), capacity);
       const pending = moved(current, {
         state: "PENDING",

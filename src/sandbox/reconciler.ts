@@ -217,7 +217,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
         repository.remove(
           moved(record, {
             state: "DELETED",
-            reason: "REQUESTED",
+            reason: record.state === "DELETING" ? record.transition.reason : "REQUESTED",
             message: "gone",
             actor: record.transition.actor,
           }),

@@ -465,7 +465,7 @@ export enum HostConditionType {
   STATE_UNWRITABLE = 6,
 
   /**
-   * Little memory is available ([pressure] memory). New sandboxes are refused, and sandboxes are evicted one at a time.
+   * Little memory is available ([pressure] memory_available). New sandboxes are refused, and sandboxes are evicted one at a time.
    *
    * @generated from enum value: HOST_CONDITION_TYPE_MEMORY_PRESSURE = 10;
    */

@@ -286,7 +286,7 @@ export const HostService: GenService<{
     output: typeof SetSchedulableResponseSchema;
   },
   /**
-   * Cordons the host and empties it: by the deadline no sandbox runs. Streams what remains, at once and after each change, and ends when
+   * Cordons the host and empties it: every sandbox is stopped, at the deadline at the latest, with its stop_grace. Streams what remains, at once and after each change, and ends when
    * nothing is left. The drain goes on when the caller goes away, and over restarts of the daemon; asking again
    * with the same policy joins it and moves its deadline. Errors: FAILED_PRECONDITION (INVALID_STATE) for another policy than that of the drain under
    * way; ABORTED (DRAIN_CANCELED) when the host is opened again meanwhile.

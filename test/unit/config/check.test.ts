@@ -51,6 +51,31 @@ describe("rules between keys", () => {
       `[templates.a]\ncommand = ["${"x".repeat(60_000)}", "${"x".repeat(60_000)}"]\nargs = ["${"x".repeat(12_000)}"]`,
       "command, args and env of templates.a have 132000 bytes; at most 131072 are allowed",
     ],
+    [
+      "a lease that is longer than the longest life",
+      '[templates.a.lifetime]\nttl = "2h"\nmax_lifetime = "1h"',
+      "sandboxd.toml:2: templates.a.lifetime.ttl: templates.a.lifetime.ttl, 2h, is more than templates.a.lifetime.max_lifetime, 1h",
+    ],
+    [
+      "a wait before a restart that is longer than the longest",
+      '[templates.a.restart]\ndelay = "2s"\nmax_delay = "1s"',
+      "templates.a.restart.delay, 2s, is more than templates.a.restart.max_delay, 1s",
+    ],
+    [
+      "a longest wait below the default of the first",
+      '[templates.a.restart]\nmax_delay = "1s"',
+      "sandboxd.toml:2: templates.a.restart.max_delay: templates.a.restart.delay, 5s, is more than",
+    ],
+    [
+      "two probes in one health check",
+      '[templates.a.health_check]\nexec = ["true"]\nhttp_port = 80',
+      "templates.a.health_check.exec, templates.a.health_check.http_port are 2 probes; a health check has one",
+    ],
+    [
+      "a probe that is no command",
+      "[templates.a.health_check]\nexec = []",
+      "templates.a.health_check.exec: names no command",
+    ],
     ["plain TCP", '[listen]\ndev_address = "127.0.0.1:0"', "is plain TCP, which is refused without --dev"],
     [
       "the engine's socket as ours",
@@ -85,6 +110,16 @@ describe("rules between keys", () => {
     ["every image and some", '[images]\nallow = ["*", "a:1"]', 'has "*" beside others'],
     ["a history without a sample", '[sampling]\nperiod = "1m"\nhistory = "30s"', "holds no sample"],
     [
+      "a condition that could never end",
+      "[pressure]\ndisk_available_percent = 70",
+      "pressure.disk_available_percent, 70, times pressure.recovery, 1.5, is more than 100",
+    ],
+    [
+      "an end of collecting above its beginning",
+      "[housekeeping]\nimages_high_percent = 70",
+      "housekeeping.images_low_percent, 80, is more than housekeeping.images_high_percent, 70",
+    ],
+    [
       "a history of too many samples",
       '[sampling]\nperiod = "100ms"\nhistory = "1h"',
       "is more than 3600 samples",
@@ -104,6 +139,14 @@ describe("rules between keys", () => {
       '[scheduler]\nendpoints = ["http://localhost:1", "http://127.9.9.9:1"]',
     ],
     ["every image", '[images]\nallow = ["*"]'],
+    [
+      "a first wait above the default of the longest, which grows with it",
+      '[templates.a.restart]\ndelay = "10m"',
+    ],
+    [
+      "times of a life at their edges",
+      '[templates.a]\nlifetime = { ttl = "1h", max_lifetime = "1h" }\nrestart = { delay = "1s", max_delay = "1s" }',
+    ],
   ])("%s is allowed", (_, toml) => {
     expect(errorsOf(toml)).toEqual([]);
   });

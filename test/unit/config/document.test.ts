@@ -24,9 +24,11 @@ describe("the example file", () => {
       writeFileSync(join(made, `${name}.key`), testKey, { mode: 0o600 });
     return made;
   };
-  /** With every setting in effect. */
+  /** With every setting in effect, but for those that only one of several may be. */
   const uncommented = () =>
     example.replace(/^#(?=\[|[a-z_]+ = )/gm, "").replaceAll("/etc/sandboxd/tls", directory());
+  const oneProbe = /^exec = .*$/m;
+  const otherProbes = [...example.matchAll(/^#or (.*)$/gm)].map(([, setting = ""]) => setting);
 
   test("as it is, it changes nothing", () => {
     expect(configOf(example)).toEqual(configOf(""));
@@ -36,7 +38,18 @@ describe("the example file", () => {
     const loaded = load(uncommented(), { dev: true });
     if ("errors" in loaded) throw new Error(JSON.stringify(loaded.errors, undefined, 1));
     const given = loaded.settings.filter(({ source }) => source.kind === "file").map(({ key }) => key);
-    expect(given.toSorted()).toEqual(leaves.map(({ path }) => path.join(".")).toSorted());
+    const others = otherProbes.map(
+      (setting) => `templates.shell.health_check.${setting.replace(/ = .*/, "")}`,
+    );
+    expect([...given, ...others].toSorted()).toEqual(leaves.map(({ path }) => path.join(".")).toSorted());
+  });
+
+  test("each probe may stand alone, and only alone", () => {
+    expect(otherProbes).toHaveLength(2);
+    for (const probe of otherProbes) {
+      expect(load(uncommented().replace(oneProbe, probe), { dev: true })).toHaveProperty("config");
+      expect(load(uncommented().replace(oneProbe, `$&\n${probe}`), { dev: true })).toHaveProperty("errors");
+    }
   });
 
   test("shows the defaults, but where an example says more", () => {

@@ -134,6 +134,7 @@ describe("errors", () => {
     ["an integer beyond 2^53", "capacity.max_sandboxes = 9007199254740993", "is beyond 2^53"],
     ["an integer beyond 2^63", "capacity.max_sandboxes = 9223372036854775808", ""],
     ["a fraction where an integer belongs", "capacity.max_sandboxes = 5.0", "5 is not an integer"],
+    ["a word where yes or no belongs", 'pressure.evict = "yes"', '"yes" is neither true nor false'],
     ["not a number", "capacity.cpu_overcommit = nan", "is too"],
     ["infinity", "capacity.cpu_overcommit = inf", "is too large"],
     ["a date", "log.level = 2020-01-01", "a date or time is unknown"],

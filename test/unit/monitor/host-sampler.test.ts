@@ -113,6 +113,16 @@ describe("the host's sampler", () => {
     expect(present?.space).toBeDefined();
   });
 
+  it("watches one more directory from a later sample on, and once", async () => {
+    using sampler = await open();
+    sampler.watch("/proc");
+    sampler.watch("/proc");
+    sampler.watch(root);
+    sampler.sample();
+    await expect.poll(() => sampler.sample().disks[1]?.space).toBeDefined();
+    expect(sampler.sample().disks.map(({ path }) => path)).toEqual([root, "/proc"]);
+  });
+
   it("counts interfaces that have hardware, so that no packet counts twice", async () => {
     mkdirSync(join(root, "sys/class/net/eth0/device"), { recursive: true });
     mkdirSync(join(root, "sys/class/net/veth1"), { recursive: true });
