@@ -302,6 +302,7 @@ function timeoutsOf({ engine: { timeouts } }: Config) {
     pull: timeouts.pullMs,
     pause: timeouts.pauseMs,
     resume: timeouts.pauseMs,
+    exec: timeouts.execMs,
   };
 }
 

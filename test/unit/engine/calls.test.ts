@@ -13,6 +13,7 @@ const timeoutsMs: Readonly<Record<Verb, number>> = {
   update: 20,
   pause: 1_000,
   resume: 1_000,
+  exec: 20,
   pull: 20,
 };
 
