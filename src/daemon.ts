@@ -16,6 +16,7 @@ import { createStatsFeed } from "./api/stats-feed.ts";
 import { createTerms, createUplinkSource } from "./api/uplink-source.ts";
 import type { Config } from "./config/config.ts";
 import { meterState, uplinkMetrics } from "./daemon-metrics.ts";
+import { createVitals } from "./daemon-vitals.ts";
 import { cgroupPathsAt } from "./engine/cgroup-path.ts";
 import { createDockerRuntime } from "./engine/docker.ts";
 import { readCapacity } from "./host/capacity.ts";
@@ -133,6 +134,17 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
     });
     closers.push(() => feed.close());
 
+    const vitals = createVitals({
+      runtime,
+      repository,
+      sampler,
+      clock,
+      host,
+      metrics,
+      kick: (id) => reconciler.kick(id),
+      log: log.child("health"),
+    });
+    closers.push(() => vitals.close());
     const reconciler = createReconciler({
       runtime,
       repository,
@@ -140,7 +152,7 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
       host: () => host.facts(),
       bootId,
       watch: feed.watch,
-      vitals: { idleSinceMs: () => undefined, health: () => undefined },
+      vitals,
       clock,
       isEngineAway: () => host.isEngineAway(),
       isDeleted: (instance) => store.isTombstone(instance),
@@ -216,7 +228,9 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
             events: store.events,
             sampler,
             clock,
-            explain: createExplainer({ host, sampler, clock }),
+            explain: createExplainer({ ...vitals, host, sampler, clock }),
+            current: vitals.current,
+            attach: vitals.attach,
           }),
         );
         router.service(

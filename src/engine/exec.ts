@@ -31,7 +31,6 @@ export async function runExec(
   request: ExecRequest,
   options: Waiting = {},
 ): Promise<ExecResult> {
-  const deadline = performance.now() + request.timeoutMs;
   try {
     const { id } = await attempt(
       "exec",
@@ -55,7 +54,7 @@ export async function runExec(
     const stream: Readable = await attempt("exec", (abortSignal) =>
       exec.start({ Detach: false, Tty: false, abortSignal }),
     );
-    const read = await readWithin(stream, request.maxOutputBytes, deadline, options.signal);
+    const read = await readWithin(stream, request, options.signal);
     if (read.end !== "complete") {
       await endExec({ docker, attempt }, containerId, id);
       options.signal?.throwIfAborted();
@@ -73,11 +72,10 @@ interface Read {
   readonly output: Buffer;
 }
 
-/** Reads until the end, the deadline, the signal (told as a timeout), or the most that is read. Closes the stream. */
+/** Reads until the end, the timeout, the signal (told as a timeout), or the most that is read. Closes the stream. */
 async function readWithin(
   stream: Readable,
-  maxOutputBytes: number,
-  deadline: number,
+  { maxOutputBytes, timeoutMs }: ExecRequest,
   signal: AbortSignal | undefined,
 ): Promise<Read> {
   let end: Read["end"] = "complete";
@@ -85,7 +83,7 @@ async function readWithin(
     end = "timeout";
     stream.destroy();
   };
-  const timer = setTimeout(stop, Math.max(0, deadline - performance.now()));
+  const timer = setTimeout(stop, timeoutMs);
   signal?.addEventListener("abort", stop, { once: true });
   if (signal?.aborted) stop();
   const kept: Buffer[] = [];

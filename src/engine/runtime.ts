@@ -82,7 +82,7 @@ export interface ExecRequest {
   /** `uid:gid`. */
   readonly user: string;
   readonly workingDir: string;
-  /** From the call on. Then what the command started is killed. */
+  /** From the command's start on; then what it started is killed. The engine's own part has its verb's deadline. */
   readonly timeoutMs: number;
   /** Output beyond is dropped. */
   readonly maxOutputBytes: number;

@@ -138,9 +138,11 @@ export function createStarter(options: StarterOptions): Starter {
         // a pause interrupts a run, and does not end it
         ...(record.state === "PAUSED" || record.state === "RESUMING"
           ? {}
-          : { ranSinceMs: options.clock.nowMs() }),
+          : {
+              ranSinceMs: options.clock.nowMs(),
+              ...(record.spec.healthCheck === undefined ? {} : { health: untested }),
+            }),
         wanted: "RUNNING",
-        ...(record.spec.healthCheck === undefined ? {} : { health: untested }),
       },
       "SANDBOX_STATE_CHANGED",
     );
