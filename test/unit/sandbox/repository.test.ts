@@ -10,7 +10,7 @@ const eventsOf = (store: Store) =>
     return [type, sandbox.id, sandbox.generation];
   });
 
-test("each change is kept with the event that tells it", () => {
+test("each change is kept with the event that tells it", async () => {
   const store = temporaryStore();
   const repository = createRepository(store);
   repository.insert(() => recordOf());
@@ -19,6 +19,7 @@ test("each change is kept with the event that tells it", () => {
   repository.remove(recordOf({ generation: 3 }));
   expect(repository.get("one")).toBeUndefined();
   expect(store.isTombstone("instance-one")).toBe(true);
+  await store.durable();
   expect(eventsOf(store)).toEqual([
     ["SANDBOX_CREATED", "one", 1],
     ["SANDBOX_UPDATED", "one", 2],
@@ -36,7 +37,7 @@ test("a new repository over the same store knows the same sandboxes", () => {
   expect(second.all().map((record) => record.id)).toEqual(["a", "b"]);
 });
 
-test("what cannot be written never happened, and no one is told", () => {
+test("what cannot be written never happened, and no one is told", async () => {
   const store = temporaryStore();
   const repository = createRepository(store);
   repository.insert(() => recordOf());
@@ -55,6 +56,7 @@ test("what cannot be written never happened, and no one is told", () => {
   expect(() => repository.remove(recordOf())).toThrow("disk full");
   expect(repository.get("one")?.generation).toBe(1);
   expect(store.meta("half")).toBeUndefined();
+  await store.durable();
   expect(eventsOf(store)).toHaveLength(1);
   expect(listener).not.toHaveBeenCalled();
 });
