@@ -29,7 +29,7 @@ export interface SandboxVitals extends Vitals {
   current(record: SandboxRecord): SandboxRecord;
   /** Someone uses the sandbox, until what is returned is called. */
   attach(id: string): () => void;
-  close(): void;
+  close(): Promise<void>;
 }
 
 export function createVitals(options: VitalsOptions): SandboxVitals {
@@ -59,8 +59,8 @@ export function createVitals(options: VitalsOptions): SandboxVitals {
       return health !== undefined && health.state === record.health?.state ? { ...record, health } : record;
     },
     attach: activity.attach,
-    close() {
-      prober.close();
+    async close() {
+      await prober.close();
       activity.close();
     },
   };

@@ -42,6 +42,7 @@ interface Watched {
   /** CPU use in the stretches since `judgedMs`, and their length. */
   usageUsec: number;
   observedMs: number;
+  /** As last counted; undefined before the first look. */
   processes: number | undefined;
 }
 
@@ -72,6 +73,7 @@ export function createActivity({ repository, sampler, clock, kick }: ActivityOpt
 
   function judge(id: string, one: Watched, sample: SandboxSample): void {
     observe(one, sample);
+    if (one.processes === undefined) active(one);
     const before = one.processes ?? sample.pids.current;
     one.processes = sample.pids.current;
     if (sample.pids.current > before || attached.has(id)) active(one);

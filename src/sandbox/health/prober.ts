@@ -1,6 +1,7 @@
 // Runs the health checks of all sandboxes that run: one probe of each at a time, a bounded number over all, and keeps what each
 // check says. The reconciler is woken when that is another state than the record's; what is done about it, decide() says.
 
+import { setTimeout as sleep } from "node:timers/promises";
 import { messageOf } from "../../errors.ts";
 import type { Log } from "../../observe/log.ts";
 import type { Clock } from "../clock.ts";
@@ -32,8 +33,8 @@ export interface ProberOptions {
 export interface Prober {
   /** What the check of a running sandbox says now; undefined of any other. */
   health(id: string): Health | undefined;
-  /** Ends all probes. */
-  close(): void;
+  /** Ends all probes. Resolves when none is left, or as good as none: an engine that hangs is not waited for. */
+  close(): Promise<void>;
 }
 
 interface Watched {
@@ -47,6 +48,8 @@ interface Watched {
 }
 
 const defaultConcurrentProbes = 8;
+/** Ending a command inside takes two questions to the engine. */
+const closingMs = 2_000;
 /** The first probes of sandboxes that start together, or are found together, are spread over so long. */
 const firstWithinMs = 5_000;
 
@@ -62,6 +65,7 @@ export function createProber({
 }: ProberOptions): Prober {
   const slots = createSlots(concurrentProbes);
   const watched = new Map<string, Watched>();
+  const looking = new Set<Promise<void>>();
 
   function follow(id: string): void {
     const record = repository.get(id);
@@ -91,10 +95,13 @@ export function createProber({
   }
 
   function schedule(id: string, one: Watched, delayMs: number): void {
-    one.timer = setTimeout(() => void look(id, one), delayMs);
+    one.timer = setTimeout(() => {
+      const look = lookAt(id, one).finally(() => looking.delete(look));
+      looking.add(look);
+    }, delayMs);
   }
 
-  async function look(id: string, one: Watched): Promise<void> {
+  async function lookAt(id: string, one: Watched): Promise<void> {
     await slots.run(() => tryOnce(id, one));
     if (watched.get(id) === one) schedule(id, one, one.check.intervalMs);
   }
@@ -137,9 +144,16 @@ export function createProber({
   for (const { id } of repository.all()) follow(id);
   return {
     health: (id) => watched.get(id)?.health,
-    close() {
+    async close() {
       unsubscribe();
       for (const [id, one] of watched) forget(id, one);
+      const bound = new AbortController();
+      const { signal } = bound;
+      await Promise.race([
+        Promise.all(looking),
+        sleep(closingMs, undefined, { signal }).catch(() => undefined),
+      ]);
+      bound.abort();
     },
   };
 }
