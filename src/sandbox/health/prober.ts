@@ -1,14 +1,14 @@
-// Runs the health checks of all sandboxes that run: one probe of each at a time, a bounded number over all, and keeps what each
+// Runs the health checks of all sandboxes that run: one probe of each at a time, few at once over all, and keeps what each
 // check says. The reconciler is woken when that is another state than the record's; what is done about it, decide() says.
 
-import { setTimeout as sleep } from "node:timers/promises";
+import { availableParallelism } from "node:os";
 import { messageOf } from "../../errors.ts";
 import type { Log } from "../../observe/log.ts";
 import type { Clock } from "../clock.ts";
 import { createSlots } from "../queue.ts";
 import type { Health, HealthCheck, SandboxRecord } from "../record.ts";
 import type { Repository } from "../repository.ts";
-import { type Outcome, verdictOf } from "./verdict.ts";
+import { type Outcome, untested, verdictOf } from "./verdict.ts";
 
 /** Runs one probe, to its end or its timeout. Aborting ends it; then what it found does not matter. */
 export type Probing = (
@@ -24,7 +24,7 @@ export interface ProberOptions {
   readonly kick: (id: string) => void;
   readonly observe: (kind: HealthCheck["probe"]["kind"], outcome: Outcome["kind"], seconds: number) => void;
   readonly log: Log;
-  /** Default: 8. */
+  /** Default: as many as the machine has CPUs, and 2 to 8. */
   readonly concurrentProbes?: number;
   /** At least 0, below 1. Default: Math.random. */
   readonly random?: () => number;
@@ -47,7 +47,9 @@ interface Watched {
   timer: NodeJS.Timeout | undefined;
 }
 
-const defaultConcurrentProbes = 8;
+const defaultConcurrentProbes = Math.max(2, Math.min(8, availableParallelism()));
+/** What goes on for longer mostly waits: it gives its place to others, or a few that hang would hold up everybody's. */
+const mostSlotMs = 1_000;
 /** Ending a command inside takes two questions to the engine. */
 const closingMs = 2_000;
 /** The first probes of sandboxes that start together, or are found together, are spread over so long. */
@@ -80,7 +82,7 @@ export function createProber({
       check,
       ranSinceMs: record.ranSinceMs ?? clock.nowMs(),
       ending: new AbortController(),
-      health: record.health ?? { state: "STARTING", failures: 0, message: "not tried yet" },
+      health: record.health ?? untested,
       wasTried: true,
       timer: undefined,
     };
@@ -102,7 +104,12 @@ export function createProber({
   }
 
   async function lookAt(id: string, one: Watched): Promise<void> {
-    await slots.run(() => tryOnce(id, one));
+    let trying: Promise<void> | undefined;
+    await slots.run(() => {
+      trying = tryOnce(id, one);
+      return endOrAfter(trying, mostSlotMs);
+    });
+    await trying;
     if (watched.get(id) === one) schedule(id, one, one.check.intervalMs);
   }
 
@@ -147,13 +154,19 @@ export function createProber({
     async close() {
       unsubscribe();
       for (const [id, one] of watched) forget(id, one);
-      const bound = new AbortController();
-      const { signal } = bound;
-      await Promise.race([
-        Promise.all(looking),
-        sleep(closingMs, undefined, { signal }).catch(() => undefined),
-      ]);
-      bound.abort();
+      await endOrAfter(Promise.all(looking), closingMs);
     },
   };
+}
+
+/** Resolves when the job has ended, or after so long. */
+function endOrAfter(job: Promise<unknown>, ms: number): Promise<void> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(resolve, ms);
+    const end = () => {
+      clearTimeout(timer);
+      resolve();
+    };
+    void job.then(end, end);
+  });
 }

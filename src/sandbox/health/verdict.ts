@@ -2,6 +2,9 @@
 
 import type { Health, HealthCheck } from "../record.ts";
 
+/** Of a sandbox that was just started. */
+export const untested: Health = { state: "STARTING", failures: 0, message: "not tried yet" };
+
 /** What a probe found. */
 export interface Outcome {
   /** `untried`: nothing was found out, through no fault of the sandbox. */
