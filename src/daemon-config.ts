@@ -16,6 +16,7 @@ export function timeoutsOf({ engine: { timeouts } }: Config) {
     pull: timeouts.pullMs,
     pause: timeouts.pauseMs,
     resume: timeouts.pauseMs,
+    exec: timeouts.execMs,
   };
 }
 

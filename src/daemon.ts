@@ -17,6 +17,7 @@ import { reloaded } from "./config/reload.ts";
 import { listenersOf, longestStepMs, schedulerCredentials, timeoutsOf } from "./daemon-config.ts";
 import { createHostCare } from "./daemon-host.ts";
 import { meterState, uplinkMetrics } from "./daemon-metrics.ts";
+import { createVitals } from "./daemon-vitals.ts";
 import { cgroupPathsAt } from "./engine/cgroup-path.ts";
 import { createDockerRuntime } from "./engine/docker.ts";
 import { readCapacity } from "./host/capacity.ts";
@@ -139,6 +140,17 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
     });
     closers.push(() => feed.close());
 
+    const vitals = createVitals({
+      runtime,
+      repository,
+      sampler,
+      clock,
+      host,
+      metrics,
+      kick: (id) => reconciler.kick(id),
+      log: log.child("health"),
+    });
+    closers.push(() => vitals.close());
     const reconciler = createReconciler({
       runtime,
       repository,
@@ -146,7 +158,7 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
       host: () => host.facts(),
       bootId,
       watch: feed.watch,
-      vitals: { idleSinceMs: () => undefined, health: () => undefined },
+      vitals,
       clock,
       isEngineAway: () => host.isEngineAway(),
       isDeleted: (instance) => store.isTombstone(instance),
@@ -228,7 +240,9 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
             events: store.events,
             sampler,
             clock,
-            explain: createExplainer({ host, sampler, clock }),
+            explain: createExplainer({ ...vitals, host, sampler, clock }),
+            current: vitals.current,
+            attach: vitals.attach,
           }),
         );
         router.service(

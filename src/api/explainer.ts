@@ -12,20 +12,27 @@ export interface ExplainerOptions {
   readonly host: Host;
   readonly sampler: Sampler;
   readonly clock: Clock;
+  readonly idleSinceMs: (id: string) => number | undefined;
+  /** The record with what is known of the sandbox since its last event. */
+  readonly current: (record: SandboxRecord) => SandboxRecord;
 }
 
 export function createExplainer({
   host,
   sampler,
   clock,
+  idleSinceMs,
+  current,
 }: ExplainerOptions): (record: SandboxRecord) => Explanation {
   return (record) => {
     const window = sampler.history(record.id)?.summary(performance.now() - windowMs);
     const problems = host.conditions().filter(({ active }) => active);
-    return explain(record, {
+    const idleMs = idleSinceMs(record.id);
+    return explain(current(record), {
       nowMs: clock.nowMs(),
       hostProblems: problems.map(({ type, message }) => `${type}: ${message}`),
       ...(window === undefined ? {} : { window }),
+      ...(idleMs === undefined ? {} : { idleSinceMs: idleMs }),
     });
   };
 }

@@ -8,6 +8,7 @@ import {
   type SandboxService,
   type UpdateSandboxRequest,
 } from "../../gen/sandboxd/v1/sandbox_service_pb.ts";
+import type { LogChunk } from "../engine/runtime.ts";
 import { invalidField, SandboxdError } from "../errors.ts";
 import type { Sampler } from "../monitor/sampler-loop.ts";
 import type { Clock } from "../sandbox/clock.ts";
@@ -30,6 +31,10 @@ export interface SandboxServiceOptions {
   readonly sampler: Sampler;
   readonly clock: Clock;
   readonly explain: (record: SandboxRecord) => Explanation;
+  /** The record with what is known of the sandbox since its last event. */
+  readonly current: (record: SandboxRecord) => SandboxRecord;
+  /** Someone uses the sandbox, until what is returned is called. */
+  readonly attach: (id: string) => () => void;
 }
 
 const defaultPage = 100;
@@ -42,8 +47,10 @@ export function createSandboxService({
   sampler,
   clock,
   explain,
+  current,
+  attach,
 }: SandboxServiceOptions): ServiceImpl<typeof SandboxService> {
-  const told = (record: SandboxRecord) => sandboxOf(record, clock);
+  const told = (record: SandboxRecord) => sandboxOf(current(record), clock);
   return {
     async createSandbox({ sandboxId, tenant, spec, wait }, context) {
       const request = { id: sandboxId, tenant, spec: specRequestOf(spec), wait: wait ?? true };
@@ -83,7 +90,7 @@ export function createSandboxService({
         const mayLeave = afterSequence !== undefined && isOfTenant(sandbox.tenant, filter);
         const isLeaving = known.delete(sandbox.instance) || mayLeave;
         if (matches(sandbox)) known.add(sandbox.instance);
-        return known.has(sandbox.instance) || isLeaving ? told(sandbox) : undefined;
+        return known.has(sandbox.instance) || isLeaving ? sandboxOf(sandbox, clock) : undefined;
       };
       for await (const { sequence, told: changed } of followEvents(events, after, signal, select)) {
         yield changed === undefined
@@ -132,15 +139,11 @@ export function createSandboxService({
           ? {}
           : { stream: stream === LogStream.STDERR ? "stderr" : "stdout" }),
       });
-      for await (const chunk of chunks) {
-        yield {
-          time: {
-            seconds: chunk.timeNanoseconds / 1_000_000_000n,
-            nanos: Number(chunk.timeNanoseconds % 1_000_000_000n),
-          },
-          stream: chunk.stream === "stderr" ? LogStream.STDERR : LogStream.STDOUT,
-          data: Uint8Array.from(chunk.data),
-        };
+      const detach = follow ? attach(sandboxId) : undefined;
+      try {
+        for await (const chunk of chunks) yield logChunkOf(chunk);
+      } finally {
+        detach?.();
       }
     },
     getSandboxStats({ sandboxId, window }) {
@@ -182,6 +185,17 @@ function firstPage(records: readonly SandboxRecord[], size: number): readonly Sa
 
 function asking(context: HandlerContext): { readonly actor: Actor; readonly signal: AbortSignal } {
   return { actor: actorOfCaller(context.values.get(callerKey)), signal: context.signal };
+}
+
+function logChunkOf({ timeNanoseconds, stream, data }: LogChunk) {
+  return {
+    time: {
+      seconds: timeNanoseconds / 1_000_000_000n,
+      nanos: Number(timeNanoseconds % 1_000_000_000n),
+    },
+    stream: stream === "stderr" ? LogStream.STDERR : LogStream.STDOUT,
+    data: Uint8Array.from(data),
+  };
 }
 
 function bookmark(sequence: number) {

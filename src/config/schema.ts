@@ -70,6 +70,7 @@ export const schema = section("", {
       remove: timeout("60s", "Remove it."),
       update: timeout("10s", "Change its limits."),
       pause: timeout("10s", "Freeze it, or let it go on."),
+      exec: timeout("10s", "Begin a command in it; how long that may run is the command's own."),
       pull: duration({ min: "1s", max: "1d", default: "10m", meaning: "Pull an image, as a whole." }),
     }),
   }),

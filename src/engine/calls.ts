@@ -12,7 +12,8 @@ export type Verb =
   | "update"
   | "pull"
   | "pause"
-  | "resume";
+  | "resume"
+  | "exec";
 
 /** The engine's HTTP status of a failed call, or undefined. */
 export function statusOf(error: unknown): number | undefined {

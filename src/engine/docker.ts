@@ -13,6 +13,7 @@ import { DockerClient } from "./client.ts";
 import { containerOf, stateOf } from "./decode.ts";
 import { dialCreate, dialLogs } from "./dial.ts";
 import { readEvents, timeOf } from "./event-stream.ts";
+import { runExec } from "./exec.ts";
 import { containerCreateOptions } from "./host-config.ts";
 import { createImageStore, type ImageStore } from "./images.ts";
 import { deviceNumberOf, findUnenforced, readBackLimits } from "./limits.ts";
@@ -297,6 +298,8 @@ export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptio
       });
       await unless([304, 404], "stop", stopped);
     },
+
+    exec: (id, request, options) => runExec({ docker, streaming, attempt }, id, request, options),
 
     async *logs(id, { follow, tailLines, sinceNanoseconds, stream, signal }: LogOptions) {
       const since = sinceNanoseconds === undefined ? undefined : timeOf(sinceNanoseconds);

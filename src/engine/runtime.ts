@@ -76,6 +76,23 @@ export interface LogOptions extends Waiting {
   readonly stream?: LogChunk["stream"];
 }
 
+export interface ExecRequest {
+  /** The executable and its arguments. */
+  readonly command: readonly string[];
+  /** `uid:gid`. */
+  readonly user: string;
+  readonly workingDir: string;
+  /** From the command's start on; then what it started is killed. The engine's own part has its verb's deadline. */
+  readonly timeoutMs: number;
+  /** Output beyond is dropped. */
+  readonly maxOutputBytes: number;
+}
+
+/** `timeout`: it did not end, or not close its output, in time. `excess`: it wrote more than 1 MiB. Either was killed. */
+export type ExecResult =
+  | { readonly kind: "ended"; readonly exitCode: number; readonly output: Buffer }
+  | { readonly kind: "timeout" | "excess"; readonly output: Buffer };
+
 /** Something happened to a container. Only ever a reason to look. */
 export interface EngineEvent {
   readonly containerId: string;
@@ -134,6 +151,13 @@ export interface Runtime {
   stop(id: string, graceSeconds: number, options?: Waiting): Promise<void>;
   /** Kills and removes with its log. Gone is success. */
   remove(id: string, options?: Waiting): Promise<void>;
+  /**
+   * Runs a command inside, with the container's own environment, filter and lack of capabilities. What it writes to stdout and
+   * stderr is one output. Aborting kills it like the timeout does. A command that cannot be executed has exit code 126 or 127.
+   *
+   * @throws SandboxdError ENGINE_FAILED if the container does not run, or is paused.
+   */
+  exec(id: string, request: ExecRequest, options?: Waiting): Promise<ExecResult>;
   logs(id: string, options: LogOptions): AsyncIterable<LogChunk>;
   /** From the moment that the first `next()` resolved on; ends with an error when the connection does. */
   events(label: string, options: EventOptions): AsyncIterable<EngineEvent>;

@@ -34,6 +34,8 @@ export const catalogue = {
 
   sandboxes: gauge("sandboxd_sandboxes", "Sandboxes by state.", ["state"]),
   transitions: counter("sandboxd_transitions_total", "Changes of state.", ["to", "reason"]),
+  probes: counter("sandboxd_probes_total", "Probes of health checks that ended.", ["kind", "outcome"]),
+  probeDuration: histogram("sandboxd_probe_duration_seconds", "Time of a probe.", callBuckets, ["kind"]),
   capacityCpu: gauge("sandboxd_cpu_millis", "CPU: capacity, allocatable, allocated, limits. Millicores.", [
     "kind",
   ]),

@@ -9,7 +9,8 @@ import { underPolicy } from "./restart.ts";
 /** Where a sandbox goes whose main command ended although it was to run. */
 export function ended(record: SandboxRecord, observed: Present, wasRebooted: boolean, now: Now): Settlement {
   const { container } = observed;
-  const exit = exitOf(container, observed.oomKills, observed.touchedExternally);
+  const killRequested = observed.touchedExternally || record.state === "STOPPING";
+  const exit = exitOf(container, observed.oomKills, killRequested);
   const end = { ...reasonOf(record, observed, exit, wasRebooted), endedRun: container.startedAt, exit };
   // what somebody on the host has ended is not undone
   return end.reason === "EXTERNAL" ? end : underPolicy(record, end, now.nowMs);

@@ -53,7 +53,8 @@ export function recentOf(
 ): readonly number[] {
   const { windowMs, resetAfterMs } = spec.restart;
   const ranMs = ranSinceMs === undefined ? 0 : nowMs - ranSinceMs;
-  const isWell = health === undefined || health.state === "HEALTHY";
+  // what is being stopped as unhealthy has no health any more, and was not well either
+  const isWell = spec.healthCheck === undefined || health?.state === "HEALTHY";
   if (isWell && ranMs >= resetAfterMs) return [];
   return (restarts?.recentMs ?? []).filter((timeMs) => nowMs - timeMs < windowMs);
 }

@@ -6,17 +6,15 @@ import type { Log } from "../observe/log.ts";
 import type { Clock } from "./clock.ts";
 import type { Settlement } from "./decide.ts";
 import { failed } from "./ending.ts";
+import { untested } from "./health/verdict.ts";
 import { type LabelCodec, labelPrefix } from "./labels.ts";
 import { type HostFacts, planOf } from "./plan.ts";
 import { createSlots } from "./queue.ts";
 import type { Watch } from "./reconciler.ts";
-import { actors, type Health, type SandboxRecord } from "./record.ts";
+import { actors, type SandboxRecord } from "./record.ts";
 import type { Repository } from "./repository.ts";
 import { underPolicy } from "./restart.ts";
 import { failureReason, moved, progress, starting, type Why } from "./transition.ts";
-
-/** Of a sandbox that was just started. */
-const untested: Health = { state: "STARTING", failures: 0, message: "not tried yet" };
 
 export interface StarterOptions {
   readonly clock: Clock;
@@ -147,9 +145,11 @@ export function createStarter(options: StarterOptions): Starter {
         // a pause interrupts a run, and does not end it
         ...(record.state === "PAUSED" || record.state === "RESUMING"
           ? {}
-          : { ranSinceMs: options.clock.nowMs() }),
+          : {
+              ranSinceMs: options.clock.nowMs(),
+              ...(record.spec.healthCheck === undefined ? {} : { health: untested }),
+            }),
         wanted: "RUNNING",
-        ...(record.spec.healthCheck === undefined ? {} : { health: untested }),
       },
       "SANDBOX_STATE_CHANGED",
     );

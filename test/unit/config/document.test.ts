@@ -27,7 +27,7 @@ describe("the example file", () => {
   /** With every setting in effect, but for those that only one of several may be. */
   const uncommented = () =>
     example.replace(/^#(?=\[|[a-z_]+ = )/gm, "").replaceAll("/etc/sandboxd/tls", directory());
-  const oneProbe = /^exec = .*$/m;
+  const oneProbe = /^exec = \[.*$/m;
   const otherProbes = [...example.matchAll(/^#or (.*)$/gm)].map(([, setting = ""]) => setting);
 
   test("as it is, it changes nothing", () => {

@@ -13,6 +13,7 @@ const timeoutsMs: Readonly<Record<Verb, number>> = {
   update: 20,
   pause: 1_000,
   resume: 1_000,
+  exec: 20,
   pull: 20,
 };
 
@@ -144,7 +145,7 @@ describe("what a failure means", () => {
     expect(engineError("pull", new Error("odd")).details.metadata).toBeUndefined();
     expect(engineError("pull", "text")).toMatchObject({
       reason: "ENGINE_FAILED",
-      message: "engine pause: 1_000, resume: 1_000, pull: text",
+      message: "engine pull: text",
     });
   });
 

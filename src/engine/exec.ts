@@ -1,0 +1,135 @@
+// Runs a command inside a container: no stdin, bounded output, a time after which everything that it started is killed.
+
+import type { Readable } from "node:stream";
+import { setTimeout as sleep } from "node:timers/promises";
+import type Docker from "dockerode";
+import { SandboxdError } from "../errors.ts";
+import { engineError } from "./calls.ts";
+import type { Attempt } from "./docker.ts";
+import { readFrames } from "./log-stream.ts";
+import type { ExecRequest, ExecResult, Waiting } from "./runtime.ts";
+import { killStartedBy } from "./started-by.ts";
+
+export interface ExecClients {
+  /** For calls. */
+  readonly docker: Docker;
+  /** For the output, which holds a connection as long as the command runs. */
+  readonly streaming: Docker;
+  readonly attempt: Attempt;
+}
+
+/** A command that writes more is ended: reading on would be work for nothing, and not reading would hang it. */
+const mostReadBytes = 1_024 * 1_024;
+
+/** How long after the end of its output a command may take to be known as ended. */
+const lookEveryMs = 10;
+
+/** See `Runtime.exec`. */
+export async function runExec(
+  { docker, streaming, attempt }: ExecClients,
+  containerId: string,
+  request: ExecRequest,
+  options: Waiting = {},
+): Promise<ExecResult> {
+  try {
+    const { id } = await attempt(
+      "exec",
+      (abortSignal) =>
+        docker.getContainer(containerId).exec({
+          Cmd: [...request.command],
+          User: request.user,
+          WorkingDir: request.workingDir,
+          Env: [],
+          AttachStdin: false,
+          AttachStdout: true,
+          AttachStderr: true,
+          Tty: false,
+          Privileged: false,
+          abortSignal,
+        }),
+      options,
+    );
+    // from here on no signal is heeded but by killing: the engine forgets an exec only after it ended
+    const exec = streaming.getExec(id);
+    const stream: Readable = await attempt("exec", (abortSignal) =>
+      exec.start({ Detach: false, Tty: false, abortSignal }),
+    );
+    const read = await readWithin(stream, request, options.signal);
+    if (read.end !== "complete") {
+      await endExec({ docker, attempt }, containerId, id);
+      options.signal?.throwIfAborted();
+      return { kind: read.end, output: read.output };
+    }
+    return { kind: "ended", exitCode: await exitCodeOf({ docker, attempt }, id), output: read.output };
+  } catch (error) {
+    options.signal?.throwIfAborted();
+    throw engineError("exec", error);
+  }
+}
+
+interface Read {
+  readonly end: "complete" | "timeout" | "excess";
+  readonly output: Buffer;
+}
+
+/** Reads until the end, the timeout, the signal (told as a timeout), or the most that is read. Closes the stream. */
+async function readWithin(
+  stream: Readable,
+  { maxOutputBytes, timeoutMs }: ExecRequest,
+  signal: AbortSignal | undefined,
+): Promise<Read> {
+  let end: Read["end"] = "complete";
+  const stop = () => {
+    end = "timeout";
+    stream.destroy();
+  };
+  const timer = setTimeout(stop, timeoutMs);
+  signal?.addEventListener("abort", stop, { once: true });
+  if (signal?.aborted) stop();
+  const kept: Buffer[] = [];
+  let keptBytes = 0;
+  let readBytes = 0;
+  try {
+    for await (const { payload } of readFrames(stream)) {
+      const part = payload.subarray(0, maxOutputBytes - keptBytes);
+      if (part.length > 0) kept.push(Buffer.from(part));
+      keptBytes += part.length;
+      readBytes += payload.length;
+      if (readBytes > mostReadBytes) {
+        end = "excess";
+        break;
+      }
+    }
+  } catch (error) {
+    if (end === "complete") throw error;
+  } finally {
+    clearTimeout(timer);
+    signal?.removeEventListener("abort", stop);
+    stream.destroy();
+  }
+  return { end, output: Buffer.concat(kept) };
+}
+
+type Asking = Pick<ExecClients, "docker" | "attempt">;
+
+const inspectExec = ({ docker, attempt }: Asking, id: string) =>
+  attempt("inspect", (abortSignal) => docker.getExec(id).inspect({ abortSignal }));
+
+/** The engine knows of the end a moment after the output's. */
+async function exitCodeOf(asking: Asking, id: string): Promise<number> {
+  for (let look = 0; look < 100; look++) {
+    const { Running: isRunning, ExitCode: code } = await inspectExec(asking, id);
+    if (!isRunning && code !== null) return code;
+    await sleep(lookEveryMs);
+  }
+  throw new SandboxdError("ENGINE_FAILED", `engine exec: ${id} closed its output, and did not end`);
+}
+
+/** Kills what the exec started. The engine has no verb for it. */
+async function endExec(asking: Asking, containerId: string, id: string): Promise<void> {
+  const { Pid: leader } = await inspectExec(asking, id);
+  const { State: state } = await asking.attempt("inspect", (abortSignal) =>
+    asking.docker.getContainer(containerId).inspect({ abortSignal }),
+  );
+  if (leader > 0 && state.Pid > 0) await killStartedBy({ leader, containerPid: state.Pid, containerId });
+}
