@@ -6,7 +6,6 @@ import { setTimeout as sleep } from "node:timers/promises";
 /** Longest that any one call may take. */
 const timeoutMs = 30_000;
 
-
 const mebibyte = 1024n * 1024n;
 
 /**

@@ -244,9 +244,13 @@ export function holdsCapacity(record: SandboxRecord): boolean {
   return isToLive(record) || (record.state !== "STOPPED" && record.state !== "FAILED");
 }
 
-/** A record of this release from one of any release. */
+/**
+ * A record of this release from one of any release. What it has stays in its order: a container's labels are signed as text,
+ * and one that was created before the daemon ended is compared with what is read back.
+ */
 export function completed<T extends Pick<SandboxRecord, "spec">>(record: T): T {
-  return { ...record, spec: { ...earlierSpec, ...record.spec } };
+  const absent = Object.entries(earlierSpec).filter(([key]) => !Object.hasOwn(record.spec, key));
+  return { ...record, spec: { ...record.spec, ...Object.fromEntries(absent) } };
 }
 
 /** Whether it is to have a container with processes in it. */

@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { createLabelCodec, hostSelector } from "../../../src/sandbox/labels.ts";
+import { completed } from "../../../src/sandbox/record.ts";
 import { anyResources, recordOf } from "./fixture.ts";
 
 const key = Buffer.alloc(32, 7);
@@ -27,6 +28,19 @@ test("what never changes of a record reads back from its labels", () => {
       expect(codec.decode(codec.encode(record))).toEqual(JSON.parse(JSON.stringify(identity)));
     }),
   );
+});
+
+test("a record that was read back from the state has the labels that it had", () => {
+  const { lifetime, restart, ...spec } = recordOf().spec;
+  const orders = [
+    { lifetime, restart, ...spec },
+    { ...spec, restart, lifetime },
+  ];
+  for (const order of orders) {
+    const record = recordOf({ spec: order });
+    const read = completed(JSON.parse(JSON.stringify(record)) as typeof record);
+    expect(codec.encode(read)).toEqual(codec.encode(record));
+  }
 });
 
 test("labels are found by the host's selector and all lie under the prefix", () => {
