@@ -244,9 +244,10 @@ export function holdsCapacity(record: SandboxRecord): boolean {
   return isToLive(record) || (record.state !== "STOPPED" && record.state !== "FAILED");
 }
 
-/** A record of this release from one of any release. */
+/** A record of this release from one of any release. What is there keeps its place: a container's label is the record's text. */
 export function completed<T extends Pick<SandboxRecord, "spec">>(record: T): T {
-  return { ...record, spec: { ...earlierSpec, ...record.spec } };
+  const absent = Object.entries(earlierSpec).filter(([key]) => !(key in record.spec));
+  return { ...record, spec: { ...record.spec, ...Object.fromEntries(absent) } };
 }
 
 /** Whether it is to have a container with processes in it. */

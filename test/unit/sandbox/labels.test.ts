@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { createLabelCodec, hostSelector } from "../../../src/sandbox/labels.ts";
+import { completed } from "../../../src/sandbox/record.ts";
 import { anyResources, recordOf } from "./fixture.ts";
 
 const key = Buffer.alloc(32, 7);
@@ -25,6 +26,14 @@ test("what never changes of a record reads back from its labels", () => {
       const { id, instance, tenant, uid, spec, requestHash, createdAtMs, imageId, imageVolumes } = record;
       const identity = { id, instance, tenant, uid, spec, requestHash, createdAtMs, imageId, imageVolumes };
       expect(codec.decode(codec.encode(record))).toEqual(JSON.parse(JSON.stringify(identity)));
+    }),
+  );
+});
+
+test("a record that was read back from the state has the labels that its container was given", () => {
+  fc.assert(
+    fc.property(anyRecord, (record) => {
+      expect(codec.encode(completed(JSON.parse(JSON.stringify(record))))).toEqual(codec.encode(record));
     }),
   );
 });
