@@ -205,6 +205,7 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
       host: () => host.usable(),
       assertOpen: () => scheduling.assertSchedulable(),
       clock,
+      labels,
     });
     const server = createApiServer({
       routes(router) {

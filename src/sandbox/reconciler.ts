@@ -11,7 +11,8 @@ import { type Action, decide, type Observed, type Settlement } from "./decide.ts
 import { reportOf } from "./exit-report.ts";
 import type { LabelCodec } from "./labels.ts";
 import { expiryOf } from "./lifetime.ts";
-import { containerName, type HostFacts } from "./plan.ts";
+import { lookUp } from "./lookup.ts";
+import { type HostFacts, liveLimits } from "./plan.ts";
 import { createQueues } from "./queue.ts";
 import type { Health, SandboxRecord, TransitionReason } from "./record.ts";
 import type { Repository } from "./repository.ts";
@@ -120,6 +121,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
         const count = failures.get(id) ?? 0;
         const delayMs = Math.min(mostRetryMs, firstRetryMs * 2 ** count);
         failures.set(id, count + 1);
+        clearTimeout(retries.get(id));
         log.warn({ sandbox: id, reason, err: messageOf(error), delayMs }, "step failed; will look again");
         retries.set(id, setTimeout(() => kick(id), delayMs).unref());
       }
@@ -129,9 +131,15 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
   async function reconcile(id: string, fresh: boolean): Promise<void> {
     let observed: Observed | undefined = fresh ? { kind: "absent" } : undefined;
     for (let step = 0; step < mostSteps && !closed; step++) {
+      const before = repository.get(id);
+      if (before === undefined) return;
+      observed ??= await observe(before);
+      // callers may have changed it while the engine was asked
       const record = repository.get(id);
-      if (record === undefined) return;
-      observed ??= await observe(record);
+      if (record?.instance !== before.instance) {
+        observed = undefined;
+        continue;
+      }
       const action = decide(record, observed, { bootId, nowMs: clock.nowMs() });
       if (action.do === "nothing") return;
       observed = await act(record, action, observed);
@@ -141,18 +149,15 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
   }
 
   async function observe(record: SandboxRecord): Promise<Observed> {
-    // by name, so that a create whose answer was lost is found again
-    const container = await runtime.inspect(containerName(hostFacts().hostId, record.id));
-    if (container === undefined) return { kind: "absent" };
-    const identity = labels.decode(container.labels);
-    if (identity === undefined) return { kind: "foreign", containerId: container.id };
-    if (identity.instance !== record.instance) {
+    const found = await lookUp(record, { runtime, labels, hostId: hostFacts().hostId });
+    if (found.kind === "absent" || found.kind === "foreign") return found;
+    if (found.kind === "earlier") {
       // without that proof the state may be older than the container, which is no reason to remove it
-      if (!options.isDeleted(identity.instance)) return { kind: "foreign", containerId: container.id };
-      // left by an earlier sandbox of this id, whose deletion was confirmed
-      await runtime.remove(container.id);
+      if (!options.isDeleted(found.instance)) return { kind: "foreign", containerId: found.containerId };
+      await runtime.remove(found.containerId);
       return { kind: "absent" };
     }
+    const { container } = found;
     const touchedExternally = touched.has(container.id);
     const failure = await initFailure(container);
     return {
@@ -190,6 +195,9 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
       case "verify":
         await starter.verify(record, action.container, cameToRun(record));
         return undefined;
+      case "limit":
+        await runtime.update(action.container, liveLimits(record.spec.resources));
+        return undefined;
       case "pause":
         await repository.durable();
         await byUs(action.containerId, () => runtime.pause(action.containerId));
@@ -218,9 +226,12 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
           }),
         );
         return undefined;
-      case "settle":
-        settle(record, await withReport(record, action.settlement, seen));
+      case "settle": {
+        const settlement = await withReport(record, action.settlement, seen);
+        const now = repository.unmoved(record);
+        if (now !== undefined) settle(now, settlement);
         return undefined;
+      }
       case "warn":
         repository.put({ ...record, warnedOfMs: expiryOf(record) }, "SANDBOX_EXPIRING");
         return seen;

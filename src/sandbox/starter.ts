@@ -13,7 +13,7 @@ import type { Watch } from "./reconciler.ts";
 import { actors, type Health, type SandboxRecord } from "./record.ts";
 import type { Repository } from "./repository.ts";
 import { underPolicy } from "./restart.ts";
-import { failureReason, moved, progress, starting, type Why } from "./transition.ts";
+import { failureReason, moved, progress, pulling, starting, type Why } from "./transition.ts";
 
 /** Of a sandbox that was just started. */
 const untested: Health = { state: "STARTING", failures: 0, message: "not tried yet" };
@@ -67,12 +67,9 @@ export function createStarter(options: StarterOptions): Starter {
     const { image: reference } = record.spec;
     let image = await findImage(reference);
     if (image === undefined && options.pullImages) {
-      settle(record, {
-        state: "PULLING",
-        reason: "PROGRESS",
-        message: `pulling ${reference}`,
-        actor: actors.policy,
-      });
+      const accepted = repository.unmoved(record);
+      if (accepted === undefined) return record;
+      if (accepted.state !== "PULLING") settle(accepted, pulling(reference));
       await runtime.pull(reference);
       image = await findImage(reference);
     }
@@ -101,7 +98,8 @@ export function createStarter(options: StarterOptions): Starter {
   ): Promise<{ readonly containerId: string; readonly startedAtMs: number } | undefined> {
     let containerId = existing?.id;
     if (existing === undefined) {
-      const creating = settle(record, starting("creating its container"));
+      const isTold = record.state === "CREATING" && repository.get(record.id)?.imageId === record.imageId;
+      const creating = isTold ? record : settle(record, starting("creating its container"));
       const created = await runtime.create(planFor(creating));
       // by a create whose answer was lost, by an earlier instance, or by someone else
       if (created === "taken") return undefined;
@@ -110,7 +108,9 @@ export function createStarter(options: StarterOptions): Starter {
     } else {
       // whoever created it may have ended before it could be compared
       if (existing.startedAt === "") await runtime.compare(existing.id, planFor(record));
-      if (record.state !== "CREATING") settle(record, starting("starting its container"));
+      const now = repository.unmoved(record);
+      if (now === undefined) return undefined;
+      if (now.state !== "CREATING") settle(now, starting("starting its container"));
     }
     // it may have been told to stop or go meanwhile
     if (repository.get(record.id)?.wanted !== "RUNNING" || containerId === undefined) return undefined;
@@ -121,13 +121,15 @@ export function createStarter(options: StarterOptions): Starter {
   }
 
   async function verified(
-    record: SandboxRecord,
+    before: SandboxRecord,
     containerId: string,
     startedAtMs: number,
     why: Why,
   ): Promise<void> {
-    const cgroup = await runtime.verify(containerId, planFor(record));
+    const cgroup = await runtime.verify(containerId, planFor(before));
     if (cgroup === undefined) return; // it ended already
+    const record = repository.unmoved(before);
+    if (record === undefined) return; // it was told something else meanwhile
     watch.began(record.id, cgroup, { isNew: record.state === "CREATING" });
     if (record.state === "RUNNING" && record.bootId === options.bootId) return;
     repository.put(
@@ -167,7 +169,7 @@ export function createStarter(options: StarterOptions): Starter {
       if (now?.wanted !== "RUNNING") return;
       const end = { ...failed(reason, messageOf(error), actors.policy), containerId: "" };
       // the first start is its caller's to try again
-      settle(now, now.restarts === undefined ? end : underPolicy(now, end, options.clock.nowMs()));
+      settle(now, now.restarts === undefined ? end : underPolicy(now, end, 0, options.clock.nowMs()));
     }
   }
 
@@ -193,8 +195,9 @@ export function createStarter(options: StarterOptions): Starter {
               containerId = made;
             });
           });
-          if (running === undefined) return;
-          await verified(repository.get(id) ?? record, running.containerId, running.startedAtMs, progress);
+          const started = repository.get(id);
+          if (running === undefined || started?.wanted !== "RUNNING") return;
+          await verified(started, running.containerId, running.startedAtMs, progress);
         },
       );
     },
