@@ -136,6 +136,15 @@ export function createBooks(violated: (message: string) => void): Books {
         apply(commit);
         newest = commit.events.at(-1)?.sequence ?? newest;
       }
+      // what nobody was told of never happened
+      for (const story of stories.values()) {
+        const record = records.get(story.id);
+        if (record?.instance !== story.instance) continue;
+        story.expiresAtMs = record.expiresAtMs;
+        story.warnedOfMs = record.warnedOfMs === undefined ? [] : [record.warnedOfMs];
+        story.backoffs = record.restarts?.recentMs ?? [];
+        story.isToGo = record.wanted === "DELETED";
+      }
     },
     acknowledged() {
       if (!isChanged) return undefined;
@@ -153,8 +162,11 @@ export function createBooks(violated: (message: string) => void): Books {
         if (story.isStopAcknowledged && (record.wanted === "RUNNING" || record.wanted === "PAUSED")) {
           return `I6: ${story.id} was acknowledged as stopped and is wanted ${record.wanted}`;
         }
-        if (story.leaseMs !== undefined && (record.expiresAtMs ?? 0) < story.leaseMs && record.wanted !== "DELETED") {
-          return `I6: the lease of ${story.id} ends sooner than its renewal was acknowledged`;
+        const { lease } = story;
+        if (lease === undefined || record.wanted === "DELETED") continue;
+        const isLost = record.generation < lease.generation;
+        if (isLost || (story.expiresAtMs === lease.expiresAtMs && record.expiresAtMs !== lease.expiresAtMs)) {
+          return `I6: the acknowledged renewal of ${story.id} is lost`;
         }
       }
       return undefined;

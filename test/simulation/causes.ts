@@ -3,7 +3,8 @@
 
 import type { SandboxRecord } from "../../src/sandbox/record.ts";
 import type { ModelContainer, ModelEngine } from "./model-engine.ts";
-import { labels } from "./model-host.ts";
+import { containerName } from "../../src/sandbox/plan.ts";
+import { hostId, labels } from "./model-host.ts";
 import { expiryOf, type Story } from "./story.ts";
 
 export interface World {
@@ -29,7 +30,7 @@ export function causeProblem(
   if (next.expiresAtMs !== before.expiresAtMs) return `${next.id}: its lease moved by ${type}`;
   if (next.state === "PENDING") story.backoff = undefined;
   if (next.wanted === "DELETED") story.isToGo = true;
-  if (next.state === "BACKING_OFF") return backoffProblem(story, before, next, world);
+  if (next.state === "BACKING_OFF" && type === "SANDBOX_STATE_CHANGED") return backoffProblem(story, before, next, world);
   if (next.wanted === before.wanted) return undefined;
   const what = `${next.id} became ${next.state}, wanted ${next.wanted}, for ${next.transition.reason}`;
   const problem = wantedProblem(story, next, world);
@@ -64,8 +65,11 @@ function wantedProblem(story: Story, next: SandboxRecord, world: World): string 
       return story.touches > 0 ? undefined : "nobody touched it";
     case "CONTAINER_LOST":
       return story.touches > 0 ? undefined : "nobody removed its container";
-    default:
-      return story.refusals > 0 || container?.initFailed === true ? undefined : "nothing failed";
+    default: {
+      const named = world.engine.byName(containerName(hostId, story.id));
+      const isNameTaken = named !== undefined && labels.decode(named.labels) === undefined;
+      return story.refusals > 0 || container?.initFailed === true || isNameTaken ? undefined : "nothing failed";
+    }
   }
 }
 
@@ -106,7 +110,7 @@ function warningProblem(story: Story, { id }: SandboxRecord, { steadyMs }: World
   if (steadyMs >= expiryMs) return `${id} was warned after its expiry`;
   const { warningMs = 0 } = story.wish.life.lifetime ?? {};
   if (steadyMs < expiryMs - warningMs) return `${id} was warned ${expiryMs - steadyMs} ms before its expiry`;
-  story.warnedOfMs.push(expiryMs);
+  story.warnedOfMs = [...story.warnedOfMs, expiryMs];
   return undefined;
 }
 
@@ -137,10 +141,12 @@ function backoffProblem(
   story.lastRun = container?.run ?? 0;
   const recent = story.backoffs.filter((atMs) => steadyMs - atMs < windowMs);
   if (recent.length >= maxAttempts) {
-    return `${next.id} is to be restarted although it was ${recent.length} times within its window (${nowMs})`;
+    return `${next.id} is to be restarted although it was ${recent.length} times within its window`;
   }
   const wholeMs = Math.min(maxDelayMs, delayMs * 2 ** (isReset ? 0 : recent.length));
-  story.backoff = { notBeforeMs: steadyMs + Math.min(delayMs, wholeMs) / 2 - 1 };
+  // from the end of the run on, or of the start that failed
+  const sinceMs = container?.state === "exited" && reason !== "START_FAILED" ? nowMs - container.endedAtMs : 0;
+  story.backoff = { notBeforeMs: steadyMs - sinceMs + Math.min(delayMs, wholeMs) / 2 - 2 };
   story.backoffs = [...recent, steadyMs];
   return undefined;
 }

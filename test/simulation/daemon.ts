@@ -130,6 +130,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     host: () => host.usable(),
     assertOpen: () => scheduling.assertSchedulable(),
     clock,
+    labels,
   });
   return {
     store,

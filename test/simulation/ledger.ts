@@ -54,6 +54,8 @@ export interface LedgerOptions {
   readonly violated: (message: string) => void;
   /** Whether no fault is part of the schedule. */
   readonly isCalm: boolean;
+  /** The longest that a commit takes to last. */
+  readonly diskSlownessMs: number;
   readonly isIdle: (id: string) => boolean;
   readonly isIll: (id: string) => boolean;
 }
@@ -154,7 +156,8 @@ export function createLedger(options: LedgerOptions): Ledger {
       if (!isCurrent) return;
       if (verb === "start") mayStart(story, record);
       if (!isLive(container)) return;
-      if (verb === "stop" && record.wanted !== "STOPPED" && record.state !== "STOPPING") {
+      const isToEnd = record.wanted === "STOPPED" || record.wanted === "DELETED" || record.state === "STOPPING";
+      if (verb === "stop" && !isToEnd) {
         violated(`I2: ${story.id} is stopped although it is wanted ${record.wanted}, and ${record.state}`);
       }
       if (verb === "remove" && record.wanted !== "DELETED") {
@@ -239,7 +242,9 @@ export function createLedger(options: LedgerOptions): Ledger {
           }
           return;
         case "renew":
-          story.leaseMs = Math.max(story.leaseMs ?? 0, record?.expiresAtMs ?? 0);
+          if (record !== undefined && record.generation > (story.lease?.generation ?? 0)) {
+            story.lease = { generation: record.generation, expiresAtMs: record.expiresAtMs };
+          }
           return;
         default:
           return;
@@ -252,7 +257,9 @@ export function createLedger(options: LedgerOptions): Ledger {
     look(nowMs) {
       for (const { number, action, gaveUpAtMs } of pending) {
         // an update waits for its turn, and its caller's deadline is kept by the API
-        if (gaveUpAtMs === undefined || gaveUpAtMs >= nowMs || action.do === "update") continue;
+        if (gaveUpAtMs === undefined || action.do === "update") continue;
+        // what is to last waits for the disk
+        if (nowMs <= gaveUpAtMs + options.diskSlownessMs) continue;
         violated(`I9: call ${number}, ${action.do} ${action.id}, is not answered although its caller gave up`);
       }
       const problem = books.acknowledged();

@@ -45,7 +45,9 @@ export function restProblem({ daemon, engine, bootId, idle }: View): string | un
     if (action.do !== "nothing") return `for ${record.id}, ${record.state}, there is still to ${action.do}`;
     const problem = differenceOf(record, container);
     if (problem !== undefined) return problem;
-    const isWatched = record.state === "RUNNING" || record.state === "PAUSED";
+    // what is frozen uses nothing: whether it is sampled does not matter
+    if (record.state === "PAUSED") continue;
+    const isWatched = record.state === "RUNNING";
     if (daemon.watched.has(record.id) !== isWatched) {
       return `${record.id} is ${record.state} and ${isWatched ? "not " : ""}sampled`;
     }

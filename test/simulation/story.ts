@@ -11,7 +11,7 @@ export interface Story {
   readonly asked: Set<string>;
   readonly renewals: { readonly generation: number; readonly ttlMs: number }[];
   /** Expiries of which a warning was told. */
-  readonly warnedOfMs: number[];
+  warnedOfMs: readonly number[];
   /** When its restart policy set a start. Steady time. */
   backoffs: readonly number[];
   /** The run after which that was last. */
@@ -19,8 +19,8 @@ export interface Story {
   backoff: { readonly notBeforeMs: number } | undefined;
   /** When its lease ends, as the ledger reckons. Steady time. */
   expiresAtMs: number | undefined;
-  /** What a caller was told of its lease. */
-  leaseMs: number | undefined;
+  /** The newest renewal that a caller was told of. */
+  lease: { readonly generation: number; readonly expiresAtMs: number | undefined } | undefined;
   isCreateAcknowledged: boolean;
   isStopAcknowledged: boolean;
   isDeleteAcknowledged: boolean;
@@ -50,7 +50,7 @@ export function storyOf(id: string, instance: string, wish: Wish, acceptedAtMs: 
     lastRun: 0,
     backoff: undefined,
     expiresAtMs: ttlMs === undefined ? undefined : acceptedAtMs + ttlMs,
-    leaseMs: undefined,
+    lease: undefined,
     isCreateAcknowledged: false,
     isStopAcknowledged: false,
     isDeleteAcknowledged: false,

@@ -121,6 +121,7 @@ const timers = () => {
 /** Begins a new time, in place of the one before. */
 export function beginTime(random: Random): VirtualTime {
   const mine = createTimers();
+  let running: Timer | undefined;
   current = mine;
   seeded = random;
   return {
@@ -138,7 +139,9 @@ export function beginTime(random: Random): VirtualTime {
         mine.pop();
         if (next.cancelled) continue;
         mine.advanceTo(next.atMs);
+        running = next;
         next.run();
+        running = undefined;
         // the timer stays the same, so that who has its handle can end it
         if (next.again !== undefined && !next.cancelled) mine.repeat(next, next.again);
         await settled();
@@ -149,6 +152,7 @@ export function beginTime(random: Random): VirtualTime {
     killDaemon() {
       mine.daemonIs(false);
       for (const timer of mine.heap) if (timer.ofDaemon) timer.cancelled = true;
+      if (running?.ofDaemon) running.cancelled = true;
     },
     revive: () => mine.daemonIs(true),
     pending: () =>

@@ -12,7 +12,7 @@ import { hostId, image, labels, requestOf } from "./model-host.ts";
 import { type ArmedFault, createModelRuntime } from "./model-runtime.ts";
 import { createRandom } from "./random.ts";
 import { restProblem } from "./rest.ts";
-import type { Action, Schedule, Step } from "./schedule.ts";
+import type { Schedule, Step } from "./schedule.ts";
 import { containerName } from "../../src/sandbox/plan.ts";
 import { beginTime, settled } from "./virtual-time.ts";
 
@@ -81,6 +81,7 @@ export async function play(schedule: Schedule, { isTraced }: { readonly isTraced
     nowMs: time.nowMs,
     violated,
     isCalm: schedule.steps.every(({ action }) => calm.has(action.do)),
+    diskSlownessMs: schedule.steps.some(({ action }) => action.do === "disk-slow") ? 6_100 : 20,
     isIdle: (id) => idle.has(id),
     isIll: (id) => ill.has(id),
   });
@@ -260,7 +261,10 @@ export async function play(schedule: Schedule, { isTraced }: { readonly isTraced
 
   function external(act: string, id: string): void {
     const name = containerName(hostId, id);
-    if (act === "squat") return engine.squat(name, { "sandboxd.host": hostId });
+    if (act === "squat") {
+      for (const story of ledger.books.stories()) if (story.id === id) story.refusals++;
+      return engine.squat(name, { "sandboxd.host": hostId });
+    }
     const container = engine.byName(name);
     if (container === undefined) return;
     if (act === "rename") {
