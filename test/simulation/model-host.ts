@@ -5,12 +5,12 @@ import { formatConfigError } from "../../src/config/error.ts";
 import type { Config } from "../../src/config/config.ts";
 import type { Capacity } from "../../src/sandbox/admission.ts";
 import type { LifeRequest } from "../../src/sandbox/life-spec.ts";
-import { createLabelCodec } from "../../src/sandbox/labels.ts";
+import { createLabelCodec, type Identity, type LabelCodec } from "../../src/sandbox/labels.ts";
 import type { SpecRequest } from "../../src/sandbox/spec.ts";
 import type { Run } from "./model-engine.ts";
 
 export const hostId = "simulated";
-export const labels = createLabelCodec(hostId, Buffer.alloc(32, 9));
+export const labels = remembering(createLabelCodec(hostId, Buffer.alloc(32, 9)));
 export const image = "busybox:latest";
 export const missingImage = "absent:latest";
 export const orphanGraceMs = 5_000;
@@ -64,5 +64,18 @@ export function requestOf(wish: Wish): SpecRequest {
     },
     stopGraceMs: wish.stopGraceMs,
     ...wish.life,
+  };
+}
+
+/** The same labels of the same container are decoded once. */
+function remembering({ encode, decode }: LabelCodec): LabelCodec {
+  const known = new WeakMap<object, { readonly identity: Identity | undefined }>();
+  return {
+    encode,
+    decode(of) {
+      const found = known.get(of) ?? { identity: decode(of) };
+      known.set(of, found);
+      return found.identity;
+    },
   };
 }

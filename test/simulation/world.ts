@@ -27,9 +27,10 @@ export interface Played {
 
 const caller = { kind: "CALLER", identity: "somebody" } as const;
 const drainMs = 10_000;
-/** After the last fault: the longest wait for another try, the deadline of the call before it, and the orphan grace. */
-const restMs = 75_000;
-const restLooks = 60;
+/** After the last fault: two lists, and the orphan grace. */
+const restMs = 12_000;
+/** Seconds more for the longest wait before another try, after the longest call. */
+const restLooks = 110;
 
 type CallAction = Call["action"];
 
@@ -423,7 +424,7 @@ export async function play(schedule: Schedule, { isTraced }: { readonly isTraced
     const view = () => ({ daemon, engine, bootId: boot.id, idle, ill });
     let problem = restProblem(view());
     for (let tries = 0; problem !== undefined && tries < restLooks && violation === undefined; tries++) {
-      await pass(500);
+      await pass(1_000);
       problem = restProblem(view());
     }
     if (problem !== undefined) violated(`no rest: ${problem}`);
