@@ -170,6 +170,7 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
       store,
       labels,
       hostId,
+      bootId,
       relistPeriodMs: config.engine.relistPeriodMs,
       orphanGraceMs: config.engine.orphanGraceMs,
       adopt(id, containerId) {

@@ -34,6 +34,7 @@ export interface EngineWatchOptions {
   readonly store: Pick<Store, "isTombstone">;
   readonly labels: LabelCodec;
   readonly hostId: string;
+  readonly bootId: string;
   readonly relistPeriodMs: number;
   readonly orphanGraceMs: number;
   /** A sandbox runs as recorded; it may not be watched yet. */
@@ -87,6 +88,7 @@ export function createEngineWatch(options: EngineWatchOptions): EngineWatch {
   async function relist(): Promise<void> {
     const containers = await runtime.list(selector, { signal });
     const seen = new Map<string, ContainerSummary>();
+    const others: [string, ContainerSummary][] = [];
     for (const container of containers) {
       const identity = labels.decode(container.labels);
       if (identity === undefined) {
@@ -98,8 +100,9 @@ export function createEngineWatch(options: EngineWatchOptions): EngineWatch {
       }
       const record = repository.get(identity.id);
       if (record?.instance === identity.instance) {
-        seen.set(identity.id, container);
-        orphans.delete(container.id);
+        const isOther = record.containerId !== "" && record.containerId !== container.id;
+        if (isOther) others.push([identity.id, container]);
+        else seen.set(identity.id, container);
       } else if (record === undefined && !options.store.isTombstone(identity.instance)) {
         await rebuild(container.id);
       } else if (options.store.isTombstone(identity.instance)) {
@@ -111,9 +114,14 @@ export function createEngineWatch(options: EngineWatchOptions): EngineWatch {
         );
       }
     }
+    // one that was renamed before it was known by its id, beside the one that was made in its place
+    for (const [id, container] of others) {
+      if (seen.has(id)) await removeOrphan(container.id, id);
+      else seen.set(id, container);
+    }
     for (const record of repository.all()) {
       const container = seen.get(record.id);
-      if (differs(record, container)) reconciler.kick(record.id);
+      if (differs(record, container, options.bootId)) reconciler.kick(record.id);
       else if (container !== undefined && record.state === "RUNNING") options.adopt(record.id, container.id);
     }
   }
@@ -160,7 +168,7 @@ export function createEngineWatch(options: EngineWatchOptions): EngineWatch {
     const since = orphans.get(containerId) ?? performance.now();
     orphans.set(containerId, since);
     if (performance.now() - since < options.orphanGraceMs) return;
-    log.warn({ container: containerId, sandbox }, "removing the left-over container of a deleted sandbox");
+    log.warn({ container: containerId, sandbox }, "removing a left-over container");
     await runtime.remove(containerId, { signal });
     orphans.delete(containerId);
   }
@@ -227,10 +235,11 @@ async function pause(ms: number, signal: AbortSignal): Promise<void> {
 }
 
 /** Whether the list shows something else than the record says; then it is worth an inspect. */
-function differs(record: SandboxRecord, seen: ContainerSummary | undefined): boolean {
+function differs(record: SandboxRecord, seen: ContainerSummary | undefined, bootId: string): boolean {
   switch (record.state) {
     case "RUNNING":
-      return seen?.state !== "running" || record.wanted !== "RUNNING";
+      // of another boot, its limits are to be read back again
+      return seen?.state !== "running" || record.wanted !== "RUNNING" || record.bootId !== bootId;
     case "PAUSED":
       return seen?.state !== "paused" || record.wanted !== "PAUSED";
     case "BACKING_OFF":

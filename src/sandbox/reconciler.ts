@@ -92,8 +92,8 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
   const retries = new Map<string, NodeJS.Timeout>();
   /** Failures in a row, by sandbox. */
   const failures = new Map<string, number>();
-  /** Containers that this daemon is doing something to, and those that someone else sent a signal. */
-  const ours = new Set<string>();
+  /** Containers that this daemon is starting, those that it is ending, and those that someone else sent a signal. */
+  const ours = { start: new Set<string>(), end: new Set<string>() };
   const touched = new Set<string>();
   const starter = createStarter({
     ...options,
@@ -200,11 +200,11 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
         return undefined;
       case "pause":
         await repository.durable();
-        await byUs(action.containerId, () => runtime.pause(action.containerId));
+        await runtime.pause(action.containerId);
         return undefined;
       case "resume":
         await repository.durable();
-        await byUs(action.containerId, () => runtime.resume(action.containerId));
+        await runtime.resume(action.containerId);
         return undefined;
       case "stop":
         if (action.settle !== undefined) settle(record, action.settle);
@@ -213,7 +213,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
         return undefined;
       case "remove":
         await repository.durable();
-        await byUs(action.containerId, () => runtime.remove(action.containerId));
+        await byUs("end", action.containerId, () => runtime.remove(action.containerId));
         return undefined;
       case "forget":
         watch.ended(record.id);
@@ -250,7 +250,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
   /** A stop that the kernel does not carry out is told once, with what is seen of it, and tried again. */
   async function stop(id: string, containerId: string, graceSeconds: number): Promise<void> {
     try {
-      await byUs(containerId, () => runtime.stop(containerId, graceSeconds));
+      await byUs("end", containerId, () => runtime.stop(containerId, graceSeconds));
     } catch (error) {
       const isStuck =
         error instanceof SandboxdError &&
@@ -291,12 +291,16 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
   }
 
   /** Events of what we do ourselves are no one else's doing. */
-  async function byUs(containerId: string, send: () => Promise<void>): Promise<void> {
-    ours.add(containerId);
+  async function byUs(
+    what: keyof typeof ours,
+    containerId: string,
+    send: () => Promise<void>,
+  ): Promise<void> {
+    ours[what].add(containerId);
     try {
       await send();
     } finally {
-      ours.delete(containerId);
+      ours[what].delete(containerId);
     }
   }
 
@@ -306,10 +310,10 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     noticed({ containerId, action, labels: attributes }) {
       const identity = labels.decode(attributes);
       if (identity === undefined) return;
-      if ((action === "kill" || action === "destroy") && !ours.has(containerId)) touched.add(containerId);
+      if ((action === "kill" || action === "destroy") && !ours.end.has(containerId)) touched.add(containerId);
       if (action === "destroy") touched.delete(containerId);
       // what this daemon is doing itself is looked at by whoever does it
-      if (tellingActions.has(action) && !(action === "start" && ours.has(containerId))) kick(identity.id);
+      if (tellingActions.has(action) && !(action === "start" && ours.start.has(containerId))) kick(identity.id);
     },
     idle: () => queues.idle(),
     close() {

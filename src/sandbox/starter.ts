@@ -32,7 +32,7 @@ export interface StarterOptions {
   /** Records a transition. */
   readonly settle: (record: SandboxRecord, settlement: Settlement) => SandboxRecord;
   /** Does something to a container, so that the engine's events of it are known to be ours. */
-  readonly byUs: (containerId: string, send: () => Promise<void>) => Promise<void>;
+  readonly byUs: (what: "start" | "end", containerId: string, send: () => Promise<void>) => Promise<void>;
   /** What was done to an earlier run of the container says nothing about the next. */
   readonly forgetTouches: (containerId: string) => void;
   readonly log: Log;
@@ -116,7 +116,7 @@ export function createStarter(options: StarterOptions): Starter {
     if (repository.get(record.id)?.wanted !== "RUNNING" || containerId === undefined) return undefined;
     options.forgetTouches(containerId);
     const ready = containerId;
-    await byUs(ready, () => runtime.start(ready));
+    await byUs("start", ready, () => runtime.start(ready));
     return { containerId: ready, startedAtMs: Date.now() };
   }
 
@@ -164,7 +164,7 @@ export function createStarter(options: StarterOptions): Starter {
       if (reason === undefined) throw error;
       log.warn({ sandbox: id, reason, err: messageOf(error) }, "sandbox cannot run");
       const unusable = containerId();
-      if (unusable !== undefined) await byUs(unusable, () => runtime.remove(unusable));
+      if (unusable !== undefined) await byUs("end", unusable, () => runtime.remove(unusable));
       const now = repository.get(id);
       if (now?.wanted !== "RUNNING") return;
       const end = { ...failed(reason, messageOf(error), actors.policy), containerId: "" };
