@@ -21,6 +21,7 @@ export interface Books {
   isTombstone(instance: string): boolean;
   /** Whether a loss of power leaves this sandbox. */
   isDurable(instance: string): boolean;
+  newestEvent(): number;
   /** Says where to look for that. */
   durableBy(count: () => number): void;
   /** What the next sandbox of this id was asked to be. */
@@ -70,7 +71,13 @@ export function createBooks(violated: (message: string) => void): Books {
         if (transition.from !== from || transition.to !== record.state) {
           violated(`I5: ${id} went from ${from}; its event tells ${transition.from} to ${transition.to}`);
         }
-        if (transition.from === transition.to) {
+        // the way is the same, for another reason or after another run
+        if (
+          transition.from === transition.to &&
+          before?.wanted === record.wanted &&
+          before.endedRun === record.endedRun &&
+          transition.reason !== "ADOPTED"
+        ) {
           violated(`I5: ${id} is told to have gone from ${transition.from} to ${transition.to}`);
         }
         return;
@@ -98,6 +105,7 @@ export function createBooks(violated: (message: string) => void): Books {
     stories: () => stories.values(),
     isTombstone: (instance) => tombstones.has(instance),
     isDurable: (instance) => (insertedBy.get(instance) ?? Number.POSITIVE_INFINITY) <= durableCount(),
+    newestEvent: () => newest,
     durableBy(count) {
       durableCount = count;
     },
@@ -161,6 +169,9 @@ export function createBooks(violated: (message: string) => void): Books {
         if (!isThere) continue;
         if (story.isStopAcknowledged && (record.wanted === "RUNNING" || record.wanted === "PAUSED")) {
           return `I6: ${story.id} was acknowledged as stopped and is wanted ${record.wanted}`;
+        }
+        if (record.generation < story.updatedTo) {
+          return `I6: the acknowledged update of ${story.id} is lost`;
         }
         const { lease } = story;
         if (lease === undefined || record.wanted === "DELETED") continue;

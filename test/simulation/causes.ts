@@ -60,7 +60,7 @@ function wantedProblem(story: Story, next: SandboxRecord, world: World): string 
     case "EXITED":
     case "SIGNALED":
     case "OOM_KILLED":
-      return container?.endedBy === undefined ? "its main command has not ended" : undefined;
+      return (container?.ends ?? 0) === 0 ? "its main command has not ended" : undefined;
     case "EXTERNAL":
       return story.touches > 0 ? undefined : "nobody touched it";
     case "CONTAINER_LOST":

@@ -109,6 +109,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     store,
     labels,
     hostId,
+    bootId,
     relistPeriodMs,
     orphanGraceMs,
     adopt: (id) => void watched.add(id),

@@ -38,6 +38,8 @@ export interface Ledger {
   changed(container: ModelContainer, what: string, by: Doer): void;
   starts(container: ModelContainer, by: Doer): void;
   died(): void;
+  /** Events up to this one were told to who listens. */
+  told(sequence: number): void;
   powerLost(left: readonly Commit[]): void;
   rebooted(): void;
   called(call: Call): void;
@@ -54,6 +56,8 @@ export interface LedgerOptions {
   readonly violated: (message: string) => void;
   /** Whether no fault is part of the schedule. */
   readonly isCalm: boolean;
+  /** Whether the engine may do things long after they were asked for. */
+  readonly isLate: boolean;
   /** The longest that a commit takes to last. */
   readonly diskSlownessMs: number;
   readonly isIdle: (id: string) => boolean;
@@ -68,6 +72,7 @@ export function createLedger(options: LedgerOptions): Ledger {
   const books = createBooks(violated);
   const pending = new Set<Call>();
   const inFlight = new Set<Asked>();
+  let toldSequence = 0;
 
   const isStarting = (id: string) =>
     [...pending].some(({ action }) => action.do === "start" && action.id === id);
@@ -75,6 +80,8 @@ export function createLedger(options: LedgerOptions): Ledger {
     const identity = container === undefined ? undefined : labels.decode(container.labels);
     return identity === undefined ? undefined : books.story(identity.instance);
   };
+  const containersOf = (story: Story) =>
+    [...engine.containers.values()].filter((container) => storyOf(container) === story);
   const steadyMs = () => ledger.clock?.nowMs() ?? 0;
 
   function changedTo(story: Story, before: SandboxRecord, next: SandboxRecord, type: string): void {
@@ -188,8 +195,8 @@ export function createLedger(options: LedgerOptions): Ledger {
       if (story === undefined) return;
       if (by !== "daemon" && by !== "itself") story.touches++;
       if (what !== "created") return;
-      const same = [...engine.containers.values()].filter((one) => storyOf(one) === story);
-      if (same.length > 1 && !story.wasRenamed) violated(`I3: ${story.id} has ${same.length} containers`);
+      const { length } = containersOf(story);
+      if (length > 1 && !story.wasRenamed) violated(`I3: ${story.id} has ${length} containers`);
     },
     starts(container, by) {
       const story = storyOf(container);
@@ -197,11 +204,21 @@ export function createLedger(options: LedgerOptions): Ledger {
     },
     died() {
       inFlight.clear();
+      // who ended what, dies with it
+      for (const story of books.stories()) story.knownExternalRun = undefined;
       ledger.clock = undefined;
       for (const call of pending) call.isOver = true;
       pending.clear();
     },
-    powerLost: (left) => books.rebuild(left),
+    told(sequence) {
+      toldSequence = sequence;
+    },
+    powerLost(left) {
+      books.rebuild(left);
+      if (books.newestEvent() < toldSequence) {
+        violated(`I5: event ${toldSequence} was told, and a loss of power took it`);
+      }
+    },
     rebooted() {
       for (const story of books.stories()) story.reboots++;
     },
@@ -231,6 +248,20 @@ export function createLedger(options: LedgerOptions): Ledger {
             violated(`I6: delete of ${story.id} was answered, and it is still there`);
           }
           story.isDeleteAcknowledged = true;
+          if (!options.isLate && containersOf(story).length > 0) {
+            violated(`I6: delete of ${story.id} was answered, and its container is still there`);
+          }
+          return;
+        case "pause": {
+          const [container] = containersOf(story);
+          const isUndisturbed = story.touches === 0 && story.reboots === 0;
+          if (record?.state === "PAUSED" && isUndisturbed && container?.state !== "paused") {
+            violated(`I6: pause of ${story.id} was answered, and its container is ${container?.state}`);
+          }
+          return;
+        }
+        case "update":
+          story.updatedTo = Math.max(story.updatedTo, record?.generation ?? 0);
           return;
         case "stop":
           if (record?.state !== "STOPPED" && record?.state !== "FAILED") {

@@ -41,6 +41,8 @@ export interface ModelContainer {
   /** In true time. */
   ranSinceMs: number;
   endedBy: Doer | undefined;
+  /** Runs that ended so far. */
+  ends: number;
   endedAtMs: number;
   /** Of a run that is frozen, what was left of it. */
   leftMs: number | undefined;
@@ -130,6 +132,7 @@ export function createModelEngine(time: VirtualTime, random: Random, hooks: Engi
       oomKills: container.oomKills + (oom ? 1 : 0),
       finishedAt: text(),
       endedBy: by,
+      ends: container.ends + 1,
       endedAtMs: time.nowMs(),
     });
     tell(container, "die");
@@ -208,6 +211,7 @@ export function createModelEngine(time: VirtualTime, random: Random, hooks: Engi
     stop(container, graceMs, by, ended) {
       if (!isLive(container)) return ended();
       tell(container, "kill");
+      hooks.changed(container, "is told to stop", by);
       const { endsInMs } = runOf(container);
       const obeys = endsInMs >= 0 && endsInMs <= graceMs && container.state === "running";
       const { run } = container;
@@ -287,6 +291,7 @@ const fresh = {
   error: "",
   ranSinceMs: 0,
   endedBy: undefined,
+  ends: 0,
   endedAtMs: 0,
   leftMs: undefined,
   initFailed: false,

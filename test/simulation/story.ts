@@ -21,6 +21,8 @@ export interface Story {
   expiresAtMs: number | undefined;
   /** The newest renewal that a caller was told of. */
   lease: { readonly generation: number; readonly expiresAtMs: number | undefined } | undefined;
+  /** The generation of the newest update that a caller was told of. */
+  updatedTo: number;
   isCreateAcknowledged: boolean;
   isStopAcknowledged: boolean;
   isDeleteAcknowledged: boolean;
@@ -51,6 +53,7 @@ export function storyOf(id: string, instance: string, wish: Wish, acceptedAtMs: 
     backoff: undefined,
     expiresAtMs: ttlMs === undefined ? undefined : acceptedAtMs + ttlMs,
     lease: undefined,
+    updatedTo: 0,
     isCreateAcknowledged: false,
     isStopAcknowledged: false,
     isDeleteAcknowledged: false,

@@ -81,6 +81,7 @@ export async function play(schedule: Schedule, { isTraced }: { readonly isTraced
     engine,
     nowMs: time.nowMs,
     violated,
+    isLate: schedule.steps.some(({ action }) => action.do === "fault" && /late|hang/.test(action.fault)),
     isCalm: schedule.steps.every(({ action }) => calm.has(action.do)),
     diskSlownessMs: schedule.steps.some(({ action }) => action.do === "disk-slow") ? 6_100 : 20,
     isIdle: (id) => idle.has(id),
@@ -167,6 +168,7 @@ export async function play(schedule: Schedule, { isTraced }: { readonly isTraced
       (started) => {
         if (!mine.alive) return;
         daemon = started;
+        started.store.events.subscribe(() => mine.alive && ledger.told(started.store.events.newest()));
         say("daemon", () => "serves");
       },
       (error: unknown) => {
@@ -261,6 +263,7 @@ export async function play(schedule: Schedule, { isTraced }: { readonly isTraced
   }
 
   function external(act: string, id: string): void {
+    if (!engine.isUp) return;
     const name = containerName(hostId, id);
     if (act === "squat") {
       for (const story of ledger.books.stories()) if (story.id === id) story.refusals++;
@@ -306,14 +309,16 @@ export async function play(schedule: Schedule, { isTraced }: { readonly isTraced
 
   function reboot(losesPower: boolean, downMs: number): void {
     mayStart = false;
-    die("goes down with the machine", downMs);
+    // somebody may be at the containers before the daemon is
+    const upMs = downMs + random.between(1, 3_000);
+    die("goes down with the machine", upMs);
     if (losesPower) ledger.powerLost(disk.losePower());
     ledger.rebooted();
     engine.endAll("reboot");
     engineGoes(downMs);
     armed.length = 0;
     boot = { id: `boot-${++boots}`, sinceMs: time.nowMs() + downMs - 5_000 };
-    time.after(downMs, () => {
+    time.after(upMs, () => {
       mayStart = true;
       rise();
     });
