@@ -146,7 +146,7 @@ function decideStopped(record: SandboxRecord, observed: Known): Action {
     // of a run that was told as ended already, that stands
     ...(container.startedAt === "" || container.startedAt === record.endedRun
       ? {}
-      : { exit: exitOf(container, observed.oomKills, true) }),
+      : { containerId: container.id, exit: exitOf(container, observed.oomKills, true) }),
   });
 }
 

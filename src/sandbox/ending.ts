@@ -10,9 +10,12 @@ import { underPolicy } from "./restart.ts";
 export function ended(record: SandboxRecord, observed: Present, wasRebooted: boolean, now: Now): Settlement {
   const { container } = observed;
   const exit = exitOf(container, observed.oomKills, observed.touchedExternally);
-  const end = { ...reasonOf(record, observed, exit, wasRebooted), endedRun: container.startedAt, exit };
+  const run = { containerId: container.id, endedRun: container.startedAt, exit };
+  const end = { ...reasonOf(record, observed, exit, wasRebooted), ...run };
   // what somebody on the host has ended is not undone
-  return end.reason === "EXTERNAL" ? end : underPolicy(record, end, lengthOf(record, container, now), now.nowMs);
+  return end.reason === "EXTERNAL"
+    ? end
+    : underPolicy(record, end, lengthOf(record, container, now), now.nowMs);
 }
 
 /** How long the run was: not longer than the engine says, as its end may be seen late, nor than the steady clock allows. */

@@ -313,7 +313,8 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
       if ((action === "kill" || action === "destroy") && !ours.end.has(containerId)) touched.add(containerId);
       if (action === "destroy") touched.delete(containerId);
       // what this daemon is doing itself is looked at by whoever does it
-      if (tellingActions.has(action) && !(action === "start" && ours.start.has(containerId))) kick(identity.id);
+      if (tellingActions.has(action) && !(action === "start" && ours.start.has(containerId)))
+        kick(identity.id);
     },
     idle: () => queues.idle(),
     close() {

@@ -65,7 +65,9 @@ export function moved(record: SandboxRecord, to: Settlement): SandboxRecord {
     containerId: to.containerId ?? record.containerId,
     endedRun: to.endedRun ?? record.endedRun,
     ...(to.exit === undefined ? {} : { exit: to.exit }),
-    ...(ranSinceMs !== undefined && (liveStates.has(to.state) || to.state === "STOPPING") ? { ranSinceMs } : {}),
+    ...(ranSinceMs !== undefined && (liveStates.has(to.state) || to.state === "STOPPING")
+      ? { ranSinceMs }
+      : {}),
     ...(health !== undefined && liveStates.has(to.state) ? { health } : {}),
     ...(restarts.count === 0
       ? {}
