@@ -1,7 +1,7 @@
 // npm test: runs the tests on a private engine, and leaves nothing behind.
 //
 //   npm test                       all of them
-//   npm test -- unit               one kind: unit, integration or fault
+//   npm test -- unit               one kind: unit, simulation, integration or fault
 //   npm test -- test/unit/store    files whose path contains this
 //
 // Other arguments go to vitest as they are. The last line is `N passed, N failed, N skipped`.
@@ -12,16 +12,18 @@ import { pinnedNode } from "./lib/node.mjs";
 import { main, root } from "./lib/process.mjs";
 import { withScratch } from "./lib/scratch.mjs";
 
-const kinds = ["unit", "integration", "fault"];
+const kinds = ["unit", "simulation", "integration", "fault"];
+const withoutEngine = ["unit", "simulation"];
 const log = (line) => console.log(`test: ${line}`);
 
 /** What is printed when the tests could not even be counted. */
 const nothingRan = "0 passed, 1 failed, 0 skipped";
 
-/** Whether any of the tests asked for needs an engine: not, when only unit tests were named. */
+/** Whether any of the tests asked for needs an engine: not, when only those were named that stay in processes of ours. */
 function needsEngine(asked) {
   const named = asked.filter((argument) => !argument.startsWith("-"));
-  return named.length === 0 || !named.every((name) => name === "unit" || name.includes("test/unit"));
+  const isWithout = (name) => withoutEngine.some((kind) => name === kind || name.includes(`test/${kind}`));
+  return named.length === 0 || !named.every(isWithout);
 }
 
 function hasTests(kind) {

@@ -1,7 +1,7 @@
 // The state as its commits tell it, and the events: ordered, unique, complete, each in the transaction of what it tells.
 
-import type { EventDocument } from "../../src/sandbox/repository.ts";
 import type { SandboxRecord } from "../../src/sandbox/record.ts";
+import type { EventDocument } from "../../src/sandbox/repository.ts";
 import type { Commit } from "./model-disk.ts";
 import type { Wish } from "./model-host.ts";
 import { type Story, storyOf } from "./story.ts";

@@ -1,9 +1,9 @@
 // Every change of a sandbox has a cause, and a daemon may not make one up: a caller who asked, a policy that was due, an end
 // that was seen, or somebody on the host.
 
+import { containerName } from "../../src/sandbox/plan.ts";
 import type { SandboxRecord } from "../../src/sandbox/record.ts";
 import type { ModelContainer, ModelEngine } from "./model-engine.ts";
-import { containerName } from "../../src/sandbox/plan.ts";
 import { hostId, labels } from "./model-host.ts";
 import { expiryOf, type Story } from "./story.ts";
 
@@ -13,6 +13,8 @@ export interface World {
   readonly nowMs: number;
   readonly hasDrained: boolean;
   readonly isCalm: boolean;
+  /** Whether the engine may do things long after they were asked for. */
+  readonly isLate: boolean;
   readonly isIdle: boolean;
   readonly isIll: boolean;
 }
@@ -30,14 +32,23 @@ export function causeProblem(
   if (next.expiresAtMs !== before.expiresAtMs) return `${next.id}: its lease moved by ${type}`;
   if (next.state === "PENDING") story.backoff = undefined;
   if (next.wanted === "DELETED") story.isToGo = true;
-  if (next.state === "BACKING_OFF" && type === "SANDBOX_STATE_CHANGED") return backoffProblem(story, before, next, world);
+  if (next.state === "BACKING_OFF" && type === "SANDBOX_STATE_CHANGED")
+    return backoffProblem(story, before, next, world);
   if (next.wanted === before.wanted) return undefined;
   const what = `${next.id} became ${next.state}, wanted ${next.wanted}, for ${next.transition.reason}`;
   const problem = wantedProblem(story, next, world);
   return problem === undefined ? undefined : `I2: ${what}; but ${problem}`;
 }
 
-const verbs = { RUNNING: ["start", "resume"], PAUSED: ["pause"], STOPPED: ["stop"], DELETED: ["delete"] } as const;
+/** An end is decided on before its report is put together. */
+const reportMs = 600;
+
+const verbs = {
+  RUNNING: ["start", "resume"],
+  PAUSED: ["pause"],
+  STOPPED: ["stop"],
+  DELETED: ["delete"],
+} as const;
 
 function wantedProblem(story: Story, next: SandboxRecord, world: World): string | undefined {
   const { reason } = next.transition;
@@ -62,13 +73,15 @@ function wantedProblem(story: Story, next: SandboxRecord, world: World): string 
     case "OOM_KILLED":
       return (container?.ends ?? 0) === 0 ? "its main command has not ended" : undefined;
     case "EXTERNAL":
-      return story.touches > 0 ? undefined : "nobody touched it";
+      return story.touches > 0 || world.isLate ? undefined : "nobody touched it";
     case "CONTAINER_LOST":
       return story.touches > 0 ? undefined : "nobody removed its container";
     default: {
       const named = world.engine.byName(containerName(hostId, story.id));
       const isNameTaken = named !== undefined && labels.decode(named.labels) === undefined;
-      return story.refusals > 0 || container?.initFailed === true || isNameTaken ? undefined : "nothing failed";
+      return story.refusals > 0 || container?.initFailed === true || isNameTaken
+        ? undefined
+        : "nothing failed";
     }
   }
 }
@@ -80,7 +93,8 @@ function expiryProblem(story: Story, next: SandboxRecord, { steadyMs, isCalm }: 
   const { warningMs = 0, ttlMs = Number.POSITIVE_INFINITY } = story.wish.life.lifetime ?? {};
   const isWarned = story.warnedOfMs.includes(dueMs);
   const noticeMs = Math.min(warningMs, ttlMs / 2);
-  if (isCalm && noticeMs > latenessMs(story) && !isWarned && next.exit === undefined) return "nobody was warned";
+  if (isCalm && noticeMs > latenessMs(story) && !isWarned && next.exit === undefined)
+    return "nobody was warned";
   return undefined;
 }
 
@@ -131,11 +145,13 @@ function backoffProblem(
   if (reason === "UNHEALTHY" ? healthCheck?.onUnhealthy !== "RESTART" : mode === "NEVER") {
     return `${next.id} is to be restarted for ${reason}, against its policy`;
   }
-  if (container !== undefined && container.run > 0 && story.knownExternalRun === container.run) {
+  if (container !== undefined && container.run > 0 && story.knownExternal?.run === container.run) {
+    if (nowMs - story.knownExternal.atMs < reportMs) return undefined;
     return `${next.id} is to be restarted after somebody on the host ended it`;
   }
   // a run that was long enough begins the count anew
-  const ranMs = container === undefined || container.run === 0 ? 0 : container.endedAtMs - container.ranSinceMs;
+  const ranMs =
+    container === undefined || container.run === 0 ? 0 : container.endedAtMs - container.ranSinceMs;
   const isReset = ranMs + 1_000 >= resetAfterMs && story.lastRun !== container?.run;
   if (isReset) story.backoffs = [];
   story.lastRun = container?.run ?? 0;
@@ -145,7 +161,8 @@ function backoffProblem(
   }
   const wholeMs = Math.min(maxDelayMs, delayMs * 2 ** (isReset ? 0 : recent.length));
   // from the end of the run on, or of the start that failed
-  const sinceMs = container?.state === "exited" && reason !== "START_FAILED" ? nowMs - container.endedAtMs : 0;
+  const sinceMs =
+    container?.state === "exited" && reason !== "START_FAILED" ? nowMs - container.endedAtMs : 0;
   story.backoff = { notBeforeMs: steadyMs - sinceMs + Math.min(delayMs, wholeMs) / 2 - 2 };
   story.backoffs = [...recent, steadyMs];
   return undefined;

@@ -1,6 +1,7 @@
 // One life of the daemon: the real parts of src/sandbox, src/store and src/host, put together as src/daemon.ts does, on a model
 // engine and a model disk.
 
+import type { Runtime } from "../../src/engine/runtime.ts";
 import { createHost, type Host } from "../../src/host/host.ts";
 import { createScheduling, type Scheduling } from "../../src/host/schedule.ts";
 import type { Log } from "../../src/observe/log.ts";
@@ -11,9 +12,16 @@ import { stopByPolicy } from "../../src/sandbox/policy-stop.ts";
 import { createReconciler, type Vitals, type Watch } from "../../src/sandbox/reconciler.ts";
 import { createRepository, type Repository } from "../../src/sandbox/repository.ts";
 import { createSweeper } from "../../src/sandbox/sweeper.ts";
-import type { Runtime } from "../../src/engine/runtime.ts";
 import { type Medium, type Store, storeOver } from "../../src/store/store.ts";
-import { capacity, concurrentStarts, config, hostId, labels, orphanGraceMs, relistPeriodMs } from "./model-host.ts";
+import {
+  capacity,
+  concurrentStarts,
+  config,
+  hostId,
+  labels,
+  orphanGraceMs,
+  relistPeriodMs,
+} from "./model-host.ts";
 
 export interface Daemon {
   readonly store: Store;

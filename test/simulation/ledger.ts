@@ -6,13 +6,13 @@ import type { SandboxdError } from "../../src/errors.ts";
 import { promised } from "../../src/sandbox/admission.ts";
 import type { Clock } from "../../src/sandbox/clock.ts";
 import { holdsCapacity, isToLive, type SandboxRecord } from "../../src/sandbox/record.ts";
-import { createBooks, type Books } from "./books.ts";
+import { type Books, createBooks } from "./books.ts";
+import { causeProblem } from "./causes.ts";
 import type { Commit } from "./model-disk.ts";
 import { type Doer, isLive, type ModelContainer, type ModelEngine } from "./model-engine.ts";
 import { capacity, concurrentStarts, labels } from "./model-host.ts";
 import type { Asked } from "./model-runtime.ts";
 import type { Action } from "./schedule.ts";
-import { causeProblem } from "./causes.ts";
 import type { Story } from "./story.ts";
 
 /** One call of a caller. */
@@ -91,6 +91,7 @@ export function createLedger(options: LedgerOptions): Ledger {
       nowMs: options.nowMs(),
       hasDrained: ledger.hasDrained,
       isCalm: options.isCalm,
+      isLate: options.isLate,
       isIdle: options.isIdle(next.id),
       isIll: options.isIll(next.id),
     });
@@ -163,7 +164,8 @@ export function createLedger(options: LedgerOptions): Ledger {
       if (!isCurrent) return;
       if (verb === "start") mayStart(story, record);
       if (!isLive(container)) return;
-      const isToEnd = record.wanted === "STOPPED" || record.wanted === "DELETED" || record.state === "STOPPING";
+      const isToEnd =
+        record.wanted === "STOPPED" || record.wanted === "DELETED" || record.state === "STOPPING";
       if (verb === "stop" && !isToEnd) {
         violated(`I2: ${story.id} is stopped although it is wanted ${record.wanted}, and ${record.state}`);
       }
@@ -188,7 +190,9 @@ export function createLedger(options: LedgerOptions): Ledger {
       if (action !== "kill") return;
       const container = engine.containers.get(containerId);
       const story = storyOf(container);
-      if (container?.endedBy === "external" && story !== undefined) story.knownExternalRun = container.run;
+      if (container?.endedBy !== "external" || story === undefined) return;
+      if (story.knownExternal?.run === container.run) return;
+      story.knownExternal = { run: container.run, atMs: options.nowMs() };
     },
     changed(container, what, by) {
       const story = storyOf(container);
@@ -205,7 +209,7 @@ export function createLedger(options: LedgerOptions): Ledger {
     died() {
       inFlight.clear();
       // who ended what, dies with it
-      for (const story of books.stories()) story.knownExternalRun = undefined;
+      for (const story of books.stories()) story.knownExternal = undefined;
       ledger.clock = undefined;
       for (const call of pending) call.isOver = true;
       pending.clear();
@@ -291,7 +295,9 @@ export function createLedger(options: LedgerOptions): Ledger {
         if (gaveUpAtMs === undefined || action.do === "update") continue;
         // what is to last waits for the disk
         if (nowMs <= gaveUpAtMs + options.diskSlownessMs) continue;
-        violated(`I9: call ${number}, ${action.do} ${action.id}, is not answered although its caller gave up`);
+        violated(
+          `I9: call ${number}, ${action.do} ${action.id}, is not answered although its caller gave up`,
+        );
       }
       const problem = books.acknowledged();
       if (problem !== undefined) violated(problem);

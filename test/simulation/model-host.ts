@@ -1,11 +1,11 @@
 // What the simulated host is: its capacity, its configuration, and the sandboxes that may be asked for.
 
-import { type LoadOptions, loadConfig } from "../../src/config/load.ts";
-import { formatConfigError } from "../../src/config/error.ts";
 import type { Config } from "../../src/config/config.ts";
+import { formatConfigError } from "../../src/config/error.ts";
+import { type LoadOptions, loadConfig } from "../../src/config/load.ts";
 import type { Capacity } from "../../src/sandbox/admission.ts";
-import type { LifeRequest } from "../../src/sandbox/life-spec.ts";
 import { createLabelCodec, type Identity, type LabelCodec } from "../../src/sandbox/labels.ts";
+import type { LifeRequest } from "../../src/sandbox/life-spec.ts";
 import type { SpecRequest } from "../../src/sandbox/spec.ts";
 import type { Run } from "./model-engine.ts";
 

@@ -264,8 +264,7 @@ export function createModelRuntime(options: ModelRuntimeOptions): Runtime {
         on("start", id),
         (done, failed) => {
           const container = engine.find(id);
-          const problem =
-            container === undefined ? "no such container" : engine.start(container, "daemon");
+          const problem = container === undefined ? "no such container" : engine.start(container, "daemon");
           if (problem === undefined) return done(undefined);
           const reason = problem === "command" ? "COMMAND_UNUSABLE" : "ENGINE_FAILED";
           failed(new SandboxdError(reason, `engine start: ${problem}`));
@@ -348,7 +347,9 @@ export function createModelRuntime(options: ModelRuntimeOptions): Runtime {
       const lines = await call<readonly LogChunk[]>(
         on("logs", id),
         (done) => {
-          const words = engine.find(id)?.initFailed ? "[FATAL tini (7)] exec nothing failed: No such file" : "bye";
+          const words = engine.find(id)?.initFailed
+            ? "[FATAL tini (7)] exec nothing failed: No such file"
+            : "bye";
           done([{ timeNanoseconds: 1n, stream: "stderr", data: Buffer.from(`${words}\n`) }]);
         },
         signal === undefined ? {} : { signal },

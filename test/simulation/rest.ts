@@ -68,7 +68,9 @@ function differenceOf(record: SandboxRecord, container: ModelContainer | undefin
       }
       return container.limitsHold ? undefined : `${id} runs without its limits`;
     case "PAUSED":
-      return container?.state === "paused" ? undefined : `${id} is PAUSED; its container is ${container?.state}`;
+      return container?.state === "paused"
+        ? undefined
+        : `${id} is PAUSED; its container is ${container?.state}`;
     default:
       return container !== undefined && isLive(container) ? `${id} is ${state} and runs` : undefined;
   }

@@ -44,7 +44,8 @@ async function run(from: number, count: number): Promise<Report> {
       continue;
     }
     const played = seed - from + 1;
-    if (values.whole) return { played, failure: { seed, violation, steps: schedule.steps.length, trace: [] } };
+    if (values.whole)
+      return { played, failure: { seed, violation, steps: schedule.steps.length, trace: [] } };
     const least = await shrink(
       schedule,
       async (candidate) => (await play(candidate, { isTraced: false })).violation !== undefined,

@@ -144,7 +144,12 @@ function actionOf(
     case "drain":
       return { do: kind, policy: random.pick(["STOP", "WAIT"]), withinMs: random.between(0, 10_000) };
     case "fault":
-      return { do: kind, verb: random.pick(verbs), fault: random.pick(callFaults), skip: random.between(0, 2) };
+      return {
+        do: kind,
+        verb: random.pick(verbs),
+        fault: random.pick(callFaults),
+        skip: random.between(0, 2),
+      };
     case "events":
       return {
         do: kind,
@@ -191,7 +196,8 @@ function actionOf(
   }
 }
 
-const downOf = (random: Random) => (random.chance(0.6) ? random.between(1, 800) : random.between(800, 15_000));
+const downOf = (random: Random) =>
+  random.chance(0.6) ? random.between(1, 800) : random.between(800, 15_000);
 
 const verbs: readonly (Verb | "any")[] = [
   "any",
@@ -273,7 +279,13 @@ function runOf(random: Random): Run {
   return {
     end,
     code: end === "exit" ? random.pick([0, 0, 1, 3]) : end === "oom" ? 9 : random.pick([9, 11]),
-    endsInMs: random.pick([random.between(1, 900), random.between(1, 900), random.between(1, 900), -1, -9_000]),
+    endsInMs: random.pick([
+      random.between(1, 900),
+      random.between(1, 900),
+      random.between(1, 900),
+      -1,
+      -9_000,
+    ]),
     ...(forMs === "endless"
       ? {}
       : { forMs: forMs === "short" ? random.between(1, 800) : random.between(800, 15_000) }),

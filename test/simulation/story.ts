@@ -35,7 +35,7 @@ export interface Story {
   reboots: number;
   wasRenamed: boolean;
   /** A run that somebody on the host ended, and the daemon was told so in time. */
-  knownExternalRun: number | undefined;
+  knownExternal: { readonly run: number; readonly atMs: number } | undefined;
 }
 
 export function storyOf(id: string, instance: string, wish: Wish, acceptedAtMs: number): Story {
@@ -62,7 +62,7 @@ export function storyOf(id: string, instance: string, wish: Wish, acceptedAtMs: 
     touches: 0,
     reboots: 0,
     wasRenamed: false,
-    knownExternalRun: undefined,
+    knownExternal: undefined,
   };
 }
 

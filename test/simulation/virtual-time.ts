@@ -74,8 +74,7 @@ function createTimers() {
       const left = 2 * index + 1;
       if (left >= heap.length) break;
       const right = left + 1;
-      const child =
-        right < heap.length && isBefore(heap[right] as Timer, heap[left] as Timer) ? right : left;
+      const child = right < heap.length && isBefore(heap[right] as Timer, heap[left] as Timer) ? right : left;
       if (!isBefore(heap[child] as Timer, last)) break;
       heap[index] = heap[child] as Timer;
       index = child;

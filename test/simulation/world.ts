@@ -3,6 +3,7 @@
 
 import { SandboxdError } from "../../src/errors.ts";
 import type { Log } from "../../src/observe/log.ts";
+import { containerName } from "../../src/sandbox/plan.ts";
 import type { SandboxRecord } from "../../src/sandbox/record.ts";
 import { type Daemon, startDaemon } from "./daemon.ts";
 import { type Call, createLedger } from "./ledger.ts";
@@ -13,7 +14,6 @@ import { type ArmedFault, createModelRuntime } from "./model-runtime.ts";
 import { createRandom } from "./random.ts";
 import { restProblem } from "./rest.ts";
 import type { Schedule, Step } from "./schedule.ts";
-import { containerName } from "../../src/sandbox/plan.ts";
 import { beginTime, settled } from "./virtual-time.ts";
 
 export interface Played {
@@ -34,7 +34,10 @@ const restLooks = 110;
 
 type CallAction = Call["action"];
 
-export async function play(schedule: Schedule, { isTraced }: { readonly isTraced: boolean }): Promise<Played> {
+export async function play(
+  schedule: Schedule,
+  { isTraced }: { readonly isTraced: boolean },
+): Promise<Played> {
   const random = createRandom(schedule.seed ^ 0x5eed);
   const time = beginTime(createRandom(schedule.seed ^ 0x1d));
   const trace: string[] = [];
@@ -64,7 +67,10 @@ export async function play(schedule: Schedule, { isTraced }: { readonly isTraced
       ledger.starts(container, by);
     },
     changed(container, what, by) {
-      say("engine", () => `${container.id} (${idOf(container)}): ${what}${by === "daemon" ? "" : `, by ${by}`}`);
+      say(
+        "engine",
+        () => `${container.id} (${idOf(container)}): ${what}${by === "daemon" ? "" : `, by ${by}`}`,
+      );
       ledger.changed(container, what, by);
     },
   });
