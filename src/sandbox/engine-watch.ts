@@ -88,7 +88,6 @@ export function createEngineWatch(options: EngineWatchOptions): EngineWatch {
   async function relist(): Promise<void> {
     const containers = await runtime.list(selector, { signal });
     const seen = new Map<string, ContainerSummary>();
-    const others: [string, ContainerSummary][] = [];
     for (const container of containers) {
       const identity = labels.decode(container.labels);
       if (identity === undefined) {
@@ -100,9 +99,8 @@ export function createEngineWatch(options: EngineWatchOptions): EngineWatch {
       }
       const record = repository.get(identity.id);
       if (record?.instance === identity.instance) {
-        const isOther = record.containerId !== "" && record.containerId !== container.id;
-        if (isOther) others.push([identity.id, container]);
-        else seen.set(identity.id, container);
+        seen.set(identity.id, container);
+        orphans.delete(container.id);
       } else if (record === undefined && !options.store.isTombstone(identity.instance)) {
         await rebuild(container.id);
       } else if (options.store.isTombstone(identity.instance)) {
@@ -113,11 +111,6 @@ export function createEngineWatch(options: EngineWatchOptions): EngineWatch {
           "container is of another sandbox of this id; left alone",
         );
       }
-    }
-    // one that was renamed before it was known by its id, beside the one that was made in its place
-    for (const [id, container] of others) {
-      if (seen.has(id)) await removeOrphan(container.id, id);
-      else seen.set(id, container);
     }
     for (const record of repository.all()) {
       const container = seen.get(record.id);
@@ -168,7 +161,7 @@ export function createEngineWatch(options: EngineWatchOptions): EngineWatch {
     const since = orphans.get(containerId) ?? performance.now();
     orphans.set(containerId, since);
     if (performance.now() - since < options.orphanGraceMs) return;
-    log.warn({ container: containerId, sandbox }, "removing a left-over container");
+    log.warn({ container: containerId, sandbox }, "removing the left-over container of a deleted sandbox");
     await runtime.remove(containerId, { signal });
     orphans.delete(containerId);
   }

@@ -280,9 +280,10 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     const to = moved(record, settlement);
     const isDecided = decided.has(settlement.reason) && to.wanted !== record.wanted;
     const next = isDecided ? { ...to, generation: record.generation + 1 } : to;
+    repository.put(next, "SANDBOX_STATE_CHANGED");
+    // what was seen of a run is forgotten only once it was told
     if (settlement.state !== "RUNNING" && settlement.state !== "PAUSED") watch.ended(record.id);
     if (settlement.endedRun !== undefined) touched.delete(next.containerId);
-    repository.put(next, "SANDBOX_STATE_CHANGED");
     log.info(
       { sandbox: next.id, tenant: next.tenant, to: next.state, reason: settlement.reason },
       "sandbox changed",

@@ -10,7 +10,7 @@ import { type LabelCodec, labelPrefix } from "./labels.ts";
 import { type HostFacts, planOf } from "./plan.ts";
 import { createSlots } from "./queue.ts";
 import type { Watch } from "./reconciler.ts";
-import { actors, type Health, type SandboxRecord } from "./record.ts";
+import { actors, type Health, type SandboxRecord, type TransitionReason } from "./record.ts";
 import type { Repository } from "./repository.ts";
 import { underPolicy } from "./restart.ts";
 import { failureReason, moved, progress, pulling, starting, type Why } from "./transition.ts";
@@ -156,12 +156,13 @@ export function createStarter(options: StarterOptions): Starter {
     id: string,
     containerId: () => string | undefined,
     step: () => Promise<void>,
+    isFinal: (reason: TransitionReason) => boolean = () => true,
   ): Promise<void> {
     try {
       await step();
     } catch (error) {
       const reason = failureReason(error);
-      if (reason === undefined) throw error;
+      if (reason === undefined || !isFinal(reason)) throw error;
       log.warn({ sandbox: id, reason, err: messageOf(error) }, "sandbox cannot run");
       const unusable = containerId();
       if (unusable !== undefined) await byUs("end", unusable, () => runtime.remove(unusable));
@@ -207,6 +208,8 @@ export function createStarter(options: StarterOptions): Starter {
         record.id,
         () => containerId,
         () => verified(record, containerId, Number.isNaN(startedAtMs) ? Date.now() : startedAtMs, why),
+        // what was told as running is ended for a limit that does not hold, not because the engine could not say
+        (reason) => record.state === "CREATING" || reason === "LIMIT_UNENFORCED",
       );
     },
   };
