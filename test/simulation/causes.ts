@@ -152,9 +152,9 @@ function backoffProblem(
   // a run that was long enough begins the count anew
   const ranMs =
     container === undefined || container.run === 0 ? 0 : container.endedAtMs - container.ranSinceMs;
-  const isReset = ranMs + 1_000 >= resetAfterMs && story.lastRun !== container?.run;
+  const isReset = ranMs + 1_000 >= resetAfterMs && story.lastRun !== runOf(container);
   if (isReset) story.backoffs = [];
-  story.lastRun = container?.run ?? 0;
+  story.lastRun = runOf(container);
   const recent = story.backoffs.filter((atMs) => steadyMs - atMs < windowMs);
   if (recent.length >= maxAttempts) {
     return `${next.id} is to be restarted although it was ${recent.length} times within its window`;
@@ -174,3 +174,6 @@ function containerOf({ instance }: Story, engine: ModelEngine): ModelContainer |
     .filter((one) => labels.decode(one.labels)?.instance === instance)
     .sort((a, b) => b.ranSinceMs - a.ranSinceMs)[0];
 }
+
+const runOf = (container: ModelContainer | undefined) =>
+  container === undefined ? "" : `${container.id}/${container.run}`;

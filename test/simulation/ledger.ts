@@ -183,6 +183,7 @@ export function createLedger(options: LedgerOptions): Ledger {
       if (error === undefined) return;
       const identity = asked.plan === undefined ? undefined : labels.decode(asked.plan.labels);
       const story = storyOf(asked.container) ?? (identity && books.story(identity.instance));
+      if (story !== undefined && asked.verb === "update") story.isUpdateCut = true;
       if (story !== undefined) story.refusals++;
       else for (const one of books.stories()) one.refusals++;
     },
@@ -200,7 +201,7 @@ export function createLedger(options: LedgerOptions): Ledger {
       if (by !== "daemon" && by !== "itself") story.touches++;
       if (what !== "created") return;
       const { length } = containersOf(story);
-      if (length > 1 && !story.wasRenamed) violated(`I3: ${story.id} has ${length} containers`);
+      if (length > 1) violated(`I3: ${story.id} has ${length} containers`);
     },
     starts(container, by) {
       const story = storyOf(container);
@@ -208,6 +209,9 @@ export function createLedger(options: LedgerOptions): Ledger {
     },
     died() {
       inFlight.clear();
+      for (const { action, story } of pending) {
+        if (action.do === "update" && story !== undefined) story.isUpdateCut = true;
+      }
       // who ended what, dies with it
       for (const story of books.stories()) story.knownExternal = undefined;
       ledger.clock = undefined;

@@ -12,11 +12,12 @@ export interface View {
   readonly engine: ModelEngine;
   readonly bootId: string;
   readonly idle: ReadonlyMap<string, number>;
-  readonly ill: ReadonlySet<string>;
+  /** Whether its limits are not known: see "Not met" in docs/faults.md. */
+  readonly isUpdateCut: (instance: string) => boolean;
 }
 
 /** What is not at rest, or not as recorded; undefined if all is. */
-export function restProblem({ daemon, engine, bootId, idle }: View): string | undefined {
+export function restProblem({ daemon, engine, bootId, idle, isUpdateCut }: View): string | undefined {
   if (daemon === undefined) return "the daemon does not serve";
   const containers = [...engine.containers.values()];
   const identity = (container: ModelContainer) => labels.decode(container.labels);
@@ -42,6 +43,7 @@ export function restProblem({ daemon, engine, bootId, idle }: View): string | un
           };
     if (!isSettled(record)) return `${record.id} is ${record.state}, wanted ${record.wanted}`;
     const action = decide(record, observed, { bootId, nowMs: daemon.clock.nowMs() });
+    if (action.do === "limit" && isUpdateCut(record.instance)) continue;
     if (action.do !== "nothing") return `for ${record.id}, ${record.state}, there is still to ${action.do}`;
     const problem = differenceOf(record, container);
     if (problem !== undefined) return problem;

@@ -59,16 +59,40 @@ export function scheduleOf(seed: number): Schedule {
   const ids = ["a", "b", "c", "d"].slice(0, random.between(1, 4));
   const isCalm = random.chance(0.15);
   const wishes = new Map(ids.map((id) => [id, wishOf(random)]));
-  const steps = Array.from({ length: random.between(10, 30) }, (): Step => {
+  const steps = Array.from({ length: random.between(8, 26) }, (): readonly Step[] => {
     const action = actionOf(random, ids, wishes, isCalm);
-    return {
+    const step = {
       afterMs: random.chance(0.15) ? 0 : pauseOf(random),
       patienceMs: random.chance(0.2) ? random.between(1, 500) : 30_000,
       action,
     };
+    const verbs = verbsOf[action.do];
+    if (isCalm || verbs === undefined || random.chance(0.7)) return [step];
+    // a fault that meets just what this asks of the engine
+    const fault: Action = {
+      do: "fault",
+      verb: random.pick(verbs),
+      fault: random.pick(callFaults),
+      skip: random.chance(0.7) ? 0 : 1,
+    };
+    return [{ ...step, action: fault }, { ...step, afterMs: 1 }];
   });
-  return { seed, steps };
+  return { seed, steps: steps.flat() };
 }
+
+/** What the engine is asked for on account of a step. */
+const verbsOf: Readonly<Partial<Record<Action["do"], readonly Verb[]>>> = {
+  create: ["image", "create", "compare", "start", "verify"],
+  start: ["start", "verify", "inspect", "image", "compare"],
+  stop: ["stop", "inspect", "logs"],
+  delete: ["remove", "inspect"],
+  pause: ["pause", "inspect"],
+  resume: ["resume", "verify", "inspect"],
+  update: ["update", "inspect"],
+  external: ["inspect", "verify", "list", "logs"],
+  reboot: ["list", "inspect", "verify", "start"],
+  health: ["stop", "start", "inspect"],
+};
 
 function pauseOf(random: Random): number {
   switch (random.weighted({ short: 5, some: 5, long: 3 })) {

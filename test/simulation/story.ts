@@ -15,7 +15,7 @@ export interface Story {
   /** When its restart policy set a start. Steady time. */
   backoffs: readonly number[];
   /** The run after which that was last. */
-  lastRun: number;
+  lastRun: string;
   backoff: { readonly notBeforeMs: number } | undefined;
   /** When its lease ends, as the ledger reckons. Steady time. */
   expiresAtMs: number | undefined;
@@ -33,7 +33,8 @@ export interface Story {
   /** Things that others did to its containers. */
   touches: number;
   reboots: number;
-  wasRenamed: boolean;
+  /** The answer to a change of its limits was lost: what became of that, nobody knows. */
+  isUpdateCut: boolean;
   /** A run that somebody on the host ended, and the daemon was told so in time. */
   knownExternal: { readonly run: number; readonly atMs: number } | undefined;
 }
@@ -49,7 +50,7 @@ export function storyOf(id: string, instance: string, wish: Wish, acceptedAtMs: 
     renewals: [],
     warnedOfMs: [],
     backoffs: [],
-    lastRun: 0,
+    lastRun: "",
     backoff: undefined,
     expiresAtMs: ttlMs === undefined ? undefined : acceptedAtMs + ttlMs,
     lease: undefined,
@@ -61,7 +62,7 @@ export function storyOf(id: string, instance: string, wish: Wish, acceptedAtMs: 
     refusals: 0,
     touches: 0,
     reboots: 0,
-    wasRenamed: false,
+    isUpdateCut: false,
     knownExternal: undefined,
   };
 }

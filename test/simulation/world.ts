@@ -83,11 +83,14 @@ export async function play(
   });
   const armed: ArmedFault[] = [];
   const streams = new Set<() => void>();
+  const isLate = schedule.steps.some(
+    ({ action }) => action.do === "fault" && /late|hang/.test(action.fault),
+  );
   const ledger = createLedger({
     engine,
     nowMs: time.nowMs,
     violated,
-    isLate: schedule.steps.some(({ action }) => action.do === "fault" && /late|hang/.test(action.fault)),
+    isLate,
     isCalm: schedule.steps.every(({ action }) => calm.has(action.do)),
     diskSlownessMs: schedule.steps.some(({ action }) => action.do === "disk-slow") ? 6_100 : 20,
     isIdle: (id) => idle.has(id),
@@ -277,10 +280,9 @@ export async function play(
     }
     const container = engine.byName(name);
     if (container === undefined) return;
-    if (act === "rename") {
-      const story = storyOf(container);
-      if (story !== undefined) story.wasRenamed = true;
-    }
+    // before the daemon knows the container's id, and while a create may still come late, the name is all that it has
+    const isKnown = ledger.books.record(id)?.containerId === container.id;
+    if (act === "rename" && (!isKnown || isLate)) return;
     switch (act) {
       case "rm":
         return engine.remove(container, "external");
@@ -297,11 +299,6 @@ export async function play(
       case "rename":
         return engine.rename(container, `${name}-${random.between(1, 9)}`);
     }
-  }
-
-  function storyOf(container: ModelContainer) {
-    const identity = labels.decode(container.labels);
-    return identity === undefined ? undefined : ledger.books.story(identity.instance);
   }
 
   function engineGoes(downMs: number): void {
@@ -432,7 +429,13 @@ export async function play(
     engine.images.add(image);
     say("step", () => "no more faults");
     await pass(restMs);
-    const view = () => ({ daemon, engine, bootId: boot.id, idle, ill });
+    const view = () => ({
+      daemon,
+      engine,
+      bootId: boot.id,
+      idle,
+      isUpdateCut: (instance: string) => ledger.books.story(instance)?.isUpdateCut === true,
+    });
     let problem = restProblem(view());
     for (let tries = 0; problem !== undefined && tries < restLooks && violation === undefined; tries++) {
       await pass(1_000);
