@@ -1,6 +1,6 @@
-// The kinds of test, run one kind after the other: unit tests stay inside the process, integration and fault tests have a
-// real engine (tools/test.mjs starts it and names its socket in SANDBOXD_TEST_ENGINE), host tests a whole machine in an
-// emulator (its disks are named by SANDBOXD_TEST_GUEST_IMAGE).
+// The kinds of test, run one kind after the other: unit tests stay inside the process, the simulation plays the life of
+// sandboxes in virtual time, integration and fault tests have a real engine (tools/test.mjs starts it and names its socket
+// in SANDBOXD_TEST_ENGINE), host tests a whole machine in an emulator (its disks are named by SANDBOXD_TEST_GUEST_IMAGE).
 import { defineConfig } from "vitest/config";
 
 // Two files at a time on two cores; the engine is one, and what a test starts has a name of its own.
@@ -18,11 +18,20 @@ export default defineConfig({
       },
       {
         test: {
+          name: "simulation",
+          include: ["test/simulation/**/*.test.ts"],
+          // It keeps two processors busy by itself.
+          fileParallelism: false,
+          sequence: { groupOrder: 1 },
+        },
+      },
+      {
+        test: {
           name: "integration",
           include: ["test/integration/**/*.test.ts"],
           testTimeout: 60_000,
           maxWorkers: 2,
-          sequence: { groupOrder: 1 },
+          sequence: { groupOrder: 2 },
           ...withEngine,
         },
       },
@@ -33,7 +42,7 @@ export default defineConfig({
           testTimeout: 180_000,
           // A fault in the engine is felt by everything that uses it.
           fileParallelism: false,
-          sequence: { groupOrder: 2 },
+          sequence: { groupOrder: 3 },
           ...withEngine,
         },
       },

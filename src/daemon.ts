@@ -193,6 +193,7 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
       store,
       labels,
       hostId,
+      bootId,
       relistPeriodMs: config.engine.relistPeriodMs,
       orphanGraceMs: config.engine.orphanGraceMs,
       adopt(id, containerId) {
@@ -229,6 +230,7 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
       host: () => host.usable(),
       assertOpen: () => care.assertOpen(),
       clock,
+      labels,
     });
     const server = createApiServer({
       routes(router) {

@@ -1,7 +1,7 @@
 // npm test: runs the tests on a private engine, and leaves nothing behind.
 //
 //   npm test                       all of them
-//   npm test -- unit               one kind: unit, integration, fault or host
+//   npm test -- unit               one kind: unit, simulation, integration, fault or host
 //   npm test -- test/unit/store    files whose path contains this
 //
 // Other arguments go to vitest as they are. The last line is `N passed, N failed, N skipped`.
@@ -12,7 +12,8 @@ import { pinnedNode } from "./lib/node.mjs";
 import { main, root } from "./lib/process.mjs";
 import { withScratch } from "./lib/scratch.mjs";
 
-const kinds = ["unit", "integration", "fault", "host"];
+const kinds = ["unit", "simulation", "integration", "fault", "host"];
+const withoutEngine = ["unit", "simulation", "host"];
 const log = (line) => console.log(`test: ${line}`);
 
 /** What is printed when the tests could not even be counted. */
@@ -23,10 +24,10 @@ const namesIn = (asked) => asked.filter((argument) => !argument.startsWith("-"))
 
 const isOf = (kind) => (name) => name === kind || name.includes(`test/${kind}`);
 
-/** Whether any of the tests asked for needs an engine: not, when only unit tests or those on a whole host were named. */
+/** Whether any of the tests asked for needs an engine of this machine. */
 function needsEngine(asked) {
   const named = namesIn(asked);
-  return named.length === 0 || !named.every((name) => isOf("unit")(name) || isOf("host")(name));
+  return named.length === 0 || !named.every((name) => withoutEngine.some((kind) => isOf(kind)(name)));
 }
 
 /** Whether any of the tests asked for needs a whole host. It is built only when they were named, or none was. */

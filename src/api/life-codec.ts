@@ -170,9 +170,10 @@ function optional<K extends string>(name: K, ms: number | undefined): { [P in K]
 
 /** What is seen of it now. */
 export function lifeStatusOf(record: SandboxRecord, clock: Clock): StatusInit {
-  const { restarts, health, stuck } = record;
+  const { restarts, health, stuck, ranSinceMs } = record;
   const expiry = expiryOf(record);
   const nowMs = clock.nowMs();
+  const ranMs = ranSinceMs === undefined ? 0 : nowMs - ranSinceMs;
   return {
     ...(Number.isFinite(expiry) ? { lease: { expireTime: timestampOf(clock.wallMs(expiry)) } } : {}),
     ...(restarts === undefined
@@ -180,7 +181,7 @@ export function lifeStatusOf(record: SandboxRecord, clock: Clock): StatusInit {
       : {
           restarts: {
             count: BigInt(restarts.count),
-            attempts: recentOf(record, nowMs).length,
+            attempts: recentOf(record, ranMs, nowMs).length,
             ...(restarts.nextAtMs === undefined
               ? {}
               : { nextTime: timestampOf(clock.wallMs(restarts.nextAtMs)) }),

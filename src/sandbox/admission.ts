@@ -44,6 +44,18 @@ export function promised(records: readonly SandboxRecord[], except?: string): Pr
   return { requests, limits };
 }
 
+/** What a sandbox may come to have while its resources are changed from one to the other. */
+export function larger(one: Resources, other: Resources): Resources {
+  return {
+    ...one,
+    cpuMillis: Math.max(one.cpuMillis, other.cpuMillis),
+    cpuRequestMillis: Math.max(one.cpuRequestMillis, other.cpuRequestMillis),
+    memoryBytes: Math.max(one.memoryBytes, other.memoryBytes),
+    memoryRequestBytes: Math.max(one.memoryRequestBytes, other.memoryRequestBytes),
+    pids: Math.max(one.pids, other.pids),
+  };
+}
+
 /** @throws SandboxdError HOST_CAPACITY_EXCEEDED naming every resource that does not suffice. */
 export function admit(asked: Resources, already: Promised, host: Capacity): void {
   const { allocatable } = host;

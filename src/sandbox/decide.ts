@@ -4,6 +4,7 @@
 import type { Container } from "../engine/runtime.ts";
 import { ended, exitOf, failed } from "./ending.ts";
 import { canEnd, type EndOfLife, endOfLife, warningAt } from "./lifetime.ts";
+import { liveLimits } from "./plan.ts";
 import {
   type Actor,
   actors,
@@ -64,6 +65,8 @@ export type Action =
   | { readonly do: "start"; readonly container: Container }
   /** Reads the limits back; only then is it RUNNING. */
   | { readonly do: "verify"; readonly container: Container }
+  /** Gives it the limits that are recorded. */
+  | { readonly do: "limit"; readonly container: Container }
   | { readonly do: "pause"; readonly containerId: string }
   | { readonly do: "resume"; readonly containerId: string }
   | { readonly do: "stop"; readonly containerId: string; readonly settle?: Settlement }
@@ -143,7 +146,7 @@ function decideStopped(record: SandboxRecord, observed: Known): Action {
     // of a run that was told as ended already, that stands
     ...(container.startedAt === "" || container.startedAt === record.endedRun
       ? {}
-      : { exit: exitOf(container, observed.oomKills, true) }),
+      : { containerId: container.id, exit: exitOf(container, observed.oomKills, true) }),
   });
 }
 
@@ -200,7 +203,7 @@ function decideRunning(record: SandboxRecord, observed: Known, now: Now): Action
       }
     case "exited":
       if (container.startedAt === record.endedRun) {
-        if (isStarting) return { do: "start", container };
+        if (isStarting) return { do: isLimited(record, container) ? "start" : "limit", container };
         if (isBackingOff) return nothing;
       }
       // of a run that was not yet seen running, the record's boot is that of the run before
@@ -212,6 +215,7 @@ function decideRunning(record: SandboxRecord, observed: Known, now: Now): Action
 function decideAtWork(record: SandboxRecord, { container, health }: Present, { bootId }: Now): Action {
   // by a policy that wants it to run again
   if (record.state === "STOPPING") return { do: "stop", containerId: container.id };
+  if (!isLimited(record, container)) return { do: "limit", container };
   if (record.state !== "RUNNING" || record.bootId !== bootId) return { do: "verify", container };
   if (health !== undefined && health.state !== record.health?.state) return { do: "note", health };
   if (record.health?.state !== "UNHEALTHY") return nothing;
@@ -228,6 +232,17 @@ function decideAtWork(record: SandboxRecord, { container, health }: Present, { b
     default:
       return nothing;
   }
+}
+
+/** Whether it has the limits that are recorded: an update may have got only half-way. */
+function isLimited({ spec }: SandboxRecord, { limits }: Container): boolean {
+  const wanted = liveLimits(spec.resources);
+  return (
+    limits.cpuMillis === wanted.cpuMillis &&
+    limits.cpuWeight === wanted.cpuWeight &&
+    limits.memoryBytes === wanted.memoryBytes &&
+    limits.pids === wanted.pids
+  );
 }
 
 const wasRebooted = (record: SandboxRecord, { bootId }: Now): boolean =>

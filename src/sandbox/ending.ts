@@ -11,9 +11,23 @@ export function ended(record: SandboxRecord, observed: Present, wasRebooted: boo
   const { container } = observed;
   const killRequested = observed.touchedExternally || record.state === "STOPPING";
   const exit = exitOf(container, observed.oomKills, killRequested);
-  const end = { ...reasonOf(record, observed, exit, wasRebooted), endedRun: container.startedAt, exit };
+  const run = { containerId: container.id, endedRun: container.startedAt, exit };
+  const end = { ...reasonOf(record, observed, exit, wasRebooted), ...run };
   // what somebody on the host has ended is not undone
-  return end.reason === "EXTERNAL" ? end : underPolicy(record, end, now.nowMs);
+  return end.reason === "EXTERNAL"
+    ? end
+    : underPolicy(record, end, lengthOf(record, container, now), now.nowMs);
+}
+
+/** How long the run was: not longer than the engine says, as its end may be seen late, nor than the steady clock allows. */
+function lengthOf({ ranSinceMs }: SandboxRecord, container: Container, { nowMs }: Now): number {
+  return ranSinceMs === undefined ? 0 : Math.min(ageOf(container), nowMs - ranSinceMs);
+}
+
+/** From start to end of a container that has ended, by the engine's clock. Unit: milliseconds. */
+export function ageOf({ startedAt, finishedAt }: Container): number {
+  const ageMs = Date.parse(finishedAt) - Date.parse(startedAt);
+  return Number.isFinite(ageMs) ? Math.max(0, ageMs) : 0;
 }
 
 function reasonOf(

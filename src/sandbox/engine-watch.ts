@@ -35,6 +35,7 @@ export interface EngineWatchOptions {
   readonly store: Pick<Store, "isTombstone">;
   readonly labels: LabelCodec;
   readonly hostId: string;
+  readonly bootId: string;
   readonly relistPeriodMs: number;
   readonly orphanGraceMs: number;
   /** A sandbox runs as recorded; it may not be watched yet. */
@@ -127,7 +128,7 @@ export function createEngineWatch(options: EngineWatchOptions): EngineWatch {
     }
     for (const record of repository.all()) {
       const container = seen.get(record.id);
-      if (differs(record, container)) reconciler.kick(record.id);
+      if (differs(record, container, options.bootId)) reconciler.kick(record.id);
       else if (container !== undefined && record.state === "RUNNING") options.adopt(record.id, container.id);
     }
   }
@@ -263,10 +264,11 @@ async function pause(ms: number, signal: AbortSignal): Promise<void> {
 }
 
 /** Whether the list shows something else than the record says; then it is worth an inspect. */
-function differs(record: SandboxRecord, seen: ContainerSummary | undefined): boolean {
+function differs(record: SandboxRecord, seen: ContainerSummary | undefined, bootId: string): boolean {
   switch (record.state) {
     case "RUNNING":
-      return seen?.state !== "running" || record.wanted !== "RUNNING";
+      // of another boot, its limits are to be read back again
+      return seen?.state !== "running" || record.wanted !== "RUNNING" || record.bootId !== bootId;
     case "PAUSED":
       return seen?.state !== "paused" || record.wanted !== "PAUSED";
     case "BACKING_OFF":

@@ -4,6 +4,7 @@ import type { Container, Runtime } from "../engine/runtime.ts";
 import { messageOf } from "../errors.ts";
 import type { WindowSummary } from "../monitor/window.ts";
 import type { Log } from "../observe/log.ts";
+import { ageOf } from "./ending.ts";
 import type { ExitReport } from "./record.ts";
 
 const mostLines = 20;
@@ -14,18 +15,17 @@ const logDeadlineMs = 500;
 /** Assembles the report of a container that has ended; what cannot be had is left empty, never waited for. */
 export async function reportOf(
   runtime: Pick<Runtime, "logs">,
-  { id, startedAt, finishedAt }: Container,
+  container: Container,
   summary: WindowSummary | undefined,
   log: Log,
 ): Promise<ExitReport> {
-  const ageMs = Date.parse(finishedAt) - Date.parse(startedAt);
   return {
-    ageMs: Number.isFinite(ageMs) ? Math.max(0, ageMs) : 0,
+    ageMs: ageOf(container),
     maxMemoryBytes: summary?.memory.maxWorkingSetBytes ?? 0,
     memoryLimitHits: summary?.memory.limitHits ?? 0,
     throttledShare: summary?.cpu.throttledShare ?? 0,
     pidsRefused: summary?.pids.refusedForks ?? 0,
-    logTail: await lastLines(runtime, id, log),
+    logTail: await lastLines(runtime, container.id, log),
   };
 }
 

@@ -3,13 +3,15 @@
 
 import { randomBytes, randomUUID } from "node:crypto";
 import type { Config } from "../config/config.ts";
-import type { LogChunk, LogOptions, Runtime } from "../engine/runtime.ts";
+import type { Container, LogChunk, LogOptions, Runtime } from "../engine/runtime.ts";
 import { invalidField, type Reason, SandboxdError } from "../errors.ts";
-import { admit, type Capacity, promised } from "./admission.ts";
+import { admit, type Capacity, larger, type Promised, promised } from "./admission.ts";
 import type { Clock } from "./clock.ts";
 import { checkImage } from "./image-policy.ts";
+import type { LabelCodec } from "./labels.ts";
 import { isExpired } from "./lifetime.ts";
-import { containerOf, type HostFacts, liveLimits, unthrottled } from "./plan.ts";
+import { lookUp } from "./lookup.ts";
+import { type HostFacts, liveLimits, unthrottled } from "./plan.ts";
 import type { Reconciler } from "./reconciler.ts";
 import {
   type Actor,
@@ -73,6 +75,7 @@ export interface ManagerOptions {
   /** @throws SandboxdError HOST_CORDONED or HOST_PRESSURE while the host takes no more work. */
   readonly assertOpen: () => void;
   readonly clock: Clock;
+  readonly labels: LabelCodec;
 }
 
 export function createManager({
@@ -84,11 +87,38 @@ export function createManager({
   host,
   assertOpen,
   clock,
+  labels: codec,
 }: ManagerOptions): Manager {
+  /** What updates under way ask for: it counts already, so that nothing else is admitted into the same room. */
+  const updating = new Map<string, Resources>();
+
+  const resourcesOf = ({ id, spec }: SandboxRecord): Resources =>
+    larger(spec.resources, updating.get(id) ?? spec.resources);
+
+  function promisedNow(except?: string): Promised {
+    if (updating.size === 0) return promised(repository.all(), except);
+    const counted = repository.all().map((record) => ({
+      ...record,
+      spec: { ...record.spec, resources: resourcesOf(record) },
+    }));
+    return promised(counted, except);
+  }
+
+  /** Its container, if it has one. */
+  async function containerOf(record: SandboxRecord, signal?: AbortSignal): Promise<Container | undefined> {
+    const waiting = signal === undefined ? {} : { signal };
+    const found = await lookUp(record, { runtime, labels: codec, hostId: host().hostId, ...waiting });
+    return found.kind === "own" ? found.container : undefined;
+  }
+
   function get(id: string): SandboxRecord {
     const record = repository.get(id);
     if (record !== undefined) return record;
-    throw new SandboxdError("SANDBOX_NOT_FOUND", `there is no sandbox "${id}"`, {
+    throw notFound(id);
+  }
+
+  function notFound(id: string): SandboxdError {
+    return new SandboxdError("SANDBOX_NOT_FOUND", `there is no sandbox "${id}"`, {
       metadata: { sandbox_id: id },
     });
   }
@@ -194,7 +224,7 @@ export function createManager({
       host();
       assertOpen();
       checkBlockIo(spec.resources);
-      admit(spec.resources, promised(repository.all()), capacity);
+      admit(spec.resources, promisedNow(), capacity);
       const id = asked || `sb-${randomBytes(8).toString("hex")}`;
       const timeMs = Date.now();
       const acceptedAtMs = clock.nowMs();
@@ -266,7 +296,7 @@ export function createManager({
       }
       checkBlockIo(current.spec.resources);
       assertOpen();
-      admit(current.spec.resources, promised(repository.all(), id), capacity);
+      admit(resourcesOf(current), promisedNow(id), capacity);
       const pending = moved(current, {
         state: "PENDING",
         reason: "REQUESTED",
@@ -362,27 +392,34 @@ export function createManager({
     },
 
     async update({ id, resources: change, labels, generation, signal }) {
-      get(id);
+      const { instance } = get(id);
       if (labels !== undefined) checkLabels(labels, "labels");
       return reconciler.between(id, async () => {
         const record = get(id);
+        if (record.instance !== instance) throw notFound(id);
         refuseIfGoing(record);
         checkGeneration(record, generation);
         const resources = changedResources(record.spec.resources, change, config());
-        if (isToLive(record)) admit(resources, promised(repository.all(), id), capacity);
-        if (Object.keys(change).length > 0) {
-          const container = await runtime.inspect(
-            containerOf(record, host().hostId),
-            signal === undefined ? {} : { signal },
-          );
-          if (container !== undefined) await runtime.update(container, liveLimits(resources));
+        if (isToLive(record)) admit(resources, promisedNow(id), capacity);
+        updating.set(id, resources);
+        try {
+          if (Object.keys(change).length > 0) {
+            const container = await containerOf(record, signal);
+            if (container !== undefined) await runtime.update(container, liveLimits(resources));
+          }
+          // between steps of its own queue only what is wanted, and its lease, can have changed meanwhile
+          const now = get(id);
+          const spec = { ...now.spec, resources, labels: labels ?? now.spec.labels };
+          const next = { ...now, spec, generation: now.generation + 1 };
+          repository.put(next, "SANDBOX_UPDATED");
+          return await kept(next);
+        } catch (error) {
+          // the container may have got limits that the record has not
+          reconciler.kick(id);
+          throw error;
+        } finally {
+          updating.delete(id);
         }
-        // between steps of its own queue only the wanted state can have changed meanwhile
-        const now = get(id);
-        const spec = { ...now.spec, resources, labels: labels ?? now.spec.labels };
-        const next = { ...now, spec, generation: now.generation + 1 };
-        repository.put(next, "SANDBOX_UPDATED");
-        return kept(next);
       });
     },
 
@@ -394,7 +431,7 @@ export function createManager({
       for (;;) {
         const now = repository.get(id);
         if (now?.instance !== record.instance) return;
-        const container = await runtime.inspect(containerOf(now, host().hostId));
+        const container = await containerOf(now);
         if (container !== undefined) {
           const wanted: LogOptions = {
             ...options,

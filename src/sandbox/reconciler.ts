@@ -11,7 +11,8 @@ import { type Action, decide, type Observed, type Settlement } from "./decide.ts
 import { reportOf } from "./exit-report.ts";
 import type { LabelCodec } from "./labels.ts";
 import { expiryOf } from "./lifetime.ts";
-import { containerName, containerOf, type HostFacts } from "./plan.ts";
+import { lookUp } from "./lookup.ts";
+import { type HostFacts, liveLimits } from "./plan.ts";
 import { createQueues } from "./queue.ts";
 import type { Health, SandboxRecord, TransitionReason } from "./record.ts";
 import type { Repository } from "./repository.ts";
@@ -91,8 +92,8 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
   const retries = new Map<string, NodeJS.Timeout>();
   /** Failures in a row, by sandbox. */
   const failures = new Map<string, number>();
-  /** Containers that this daemon is doing something to, and those that someone else sent a signal. */
-  const ours = new Set<string>();
+  /** Containers that this daemon is starting, those that it is ending, and those that someone else sent a signal. */
+  const ours = { start: new Set<string>(), end: new Set<string>() };
   const touched = new Set<string>();
   const starter = createStarter({
     ...options,
@@ -120,6 +121,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
         const count = failures.get(id) ?? 0;
         const delayMs = Math.min(mostRetryMs, firstRetryMs * 2 ** count);
         failures.set(id, count + 1);
+        clearTimeout(retries.get(id));
         log.warn({ sandbox: id, reason, err: messageOf(error), delayMs }, "step failed; will look again");
         retries.set(id, setTimeout(() => kick(id), delayMs).unref());
       }
@@ -129,11 +131,15 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
   async function reconcile(id: string, fresh: boolean): Promise<void> {
     let observed: Observed | undefined = fresh ? { kind: "absent" } : undefined;
     for (let step = 0; step < mostSteps && !closed; step++) {
-      const asked = repository.get(id);
-      if (asked === undefined) return;
-      observed ??= await observe(asked);
-      // a caller may have changed what is wanted while the engine was asked
-      const record = repository.get(id) ?? asked;
+      const before = repository.get(id);
+      if (before === undefined) return;
+      observed ??= await observe(before);
+      // callers may have changed it while the engine was asked
+      const record = repository.get(id);
+      if (record?.instance !== before.instance) {
+        observed = undefined;
+        continue;
+      }
       const action = decide(record, observed, { bootId, nowMs: clock.nowMs() });
       if (action.do === "nothing") return;
       observed = await act(record, action, observed);
@@ -143,21 +149,15 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
   }
 
   async function observe(record: SandboxRecord): Promise<Observed> {
-    const { hostId } = hostFacts();
-    const known = await runtime.inspect(containerOf(record, hostId));
-    // by name as well, so that a create whose answer was lost is found again
-    const isNamed = record.containerId === "" || known !== undefined;
-    const container = isNamed ? known : await runtime.inspect(containerName(hostId, record.id));
-    if (container === undefined) return { kind: "absent" };
-    const identity = labels.decode(container.labels);
-    if (identity === undefined) return { kind: "foreign", containerId: container.id };
-    if (identity.instance !== record.instance) {
+    const found = await lookUp(record, { runtime, labels, hostId: hostFacts().hostId });
+    if (found.kind === "absent" || found.kind === "foreign") return found;
+    if (found.kind === "earlier") {
       // without that proof the state may be older than the container, which is no reason to remove it
-      if (!options.isDeleted(identity.instance)) return { kind: "foreign", containerId: container.id };
-      // left by an earlier sandbox of this id, whose deletion was confirmed
-      await runtime.remove(container.id);
+      if (!options.isDeleted(found.instance)) return { kind: "foreign", containerId: found.containerId };
+      await runtime.remove(found.containerId);
       return { kind: "absent" };
     }
+    const { container } = found;
     const touchedExternally = touched.has(container.id);
     const failure = await initFailure(container);
     return {
@@ -195,13 +195,16 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
       case "verify":
         await starter.verify(record, action.container, cameToRun(record));
         return undefined;
+      case "limit":
+        await runtime.update(action.container, liveLimits(record.spec.resources));
+        return undefined;
       case "pause":
         await repository.durable();
-        await byUs(action.containerId, () => runtime.pause(action.containerId));
+        await runtime.pause(action.containerId);
         return undefined;
       case "resume":
         await repository.durable();
-        await byUs(action.containerId, () => runtime.resume(action.containerId));
+        await runtime.resume(action.containerId);
         return undefined;
       case "stop":
         if (action.settle !== undefined) settle(record, action.settle);
@@ -210,7 +213,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
         return undefined;
       case "remove":
         await repository.durable();
-        await byUs(action.containerId, () => runtime.remove(action.containerId));
+        await byUs("end", action.containerId, () => runtime.remove(action.containerId));
         return undefined;
       case "forget":
         watch.ended(record.id);
@@ -223,9 +226,12 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
           }),
         );
         return undefined;
-      case "settle":
-        settle(record, await withReport(record, action.settlement, seen));
+      case "settle": {
+        const settlement = await withReport(record, action.settlement, seen);
+        const now = repository.unmoved(record);
+        if (now !== undefined) settle(now, settlement);
         return undefined;
+      }
       case "warn":
         repository.put({ ...record, warnedOfMs: expiryOf(record) }, "SANDBOX_EXPIRING");
         return seen;
@@ -244,7 +250,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
   /** A stop that the kernel does not carry out is told once, with what is seen of it, and tried again. */
   async function stop(id: string, containerId: string, graceSeconds: number): Promise<void> {
     try {
-      await byUs(containerId, () => runtime.stop(containerId, graceSeconds));
+      await byUs("end", containerId, () => runtime.stop(containerId, graceSeconds));
     } catch (error) {
       const isStuck =
         error instanceof SandboxdError &&
@@ -274,9 +280,10 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     const to = moved(record, settlement);
     const isDecided = decided.has(settlement.reason) && to.wanted !== record.wanted;
     const next = isDecided ? { ...to, generation: record.generation + 1 } : to;
+    repository.put(next, "SANDBOX_STATE_CHANGED");
+    // what was seen of a run is forgotten only once it was told
     if (settlement.state !== "RUNNING" && settlement.state !== "PAUSED") watch.ended(record.id);
     if (settlement.endedRun !== undefined) touched.delete(next.containerId);
-    repository.put(next, "SANDBOX_STATE_CHANGED");
     log.info(
       { sandbox: next.id, tenant: next.tenant, to: next.state, reason: settlement.reason },
       "sandbox changed",
@@ -285,12 +292,16 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
   }
 
   /** Events of what we do ourselves are no one else's doing. */
-  async function byUs(containerId: string, send: () => Promise<void>): Promise<void> {
-    ours.add(containerId);
+  async function byUs(
+    what: keyof typeof ours,
+    containerId: string,
+    send: () => Promise<void>,
+  ): Promise<void> {
+    ours[what].add(containerId);
     try {
       await send();
     } finally {
-      ours.delete(containerId);
+      ours[what].delete(containerId);
     }
   }
 
@@ -300,10 +311,11 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     noticed({ containerId, action, labels: attributes }) {
       const identity = labels.decode(attributes);
       if (identity === undefined) return;
-      if ((action === "kill" || action === "destroy") && !ours.has(containerId)) touched.add(containerId);
+      if ((action === "kill" || action === "destroy") && !ours.end.has(containerId)) touched.add(containerId);
       if (action === "destroy") touched.delete(containerId);
       // what this daemon is doing itself is looked at by whoever does it
-      if (tellingActions.has(action) && !(action === "start" && ours.has(containerId))) kick(identity.id);
+      if (tellingActions.has(action) && !(action === "start" && ours.start.has(containerId)))
+        kick(identity.id);
     },
     idle: () => queues.idle(),
     close() {

@@ -227,7 +227,7 @@ export interface SandboxRecord {
   /** The boot of the machine in which the sandbox was last seen running. */
   readonly bootId: string;
   readonly startedAtMs?: number;
-  /** As startedAtMs, in steady time. */
+  /** As startedAtMs, in steady time. Absent once that run was told as ended. */
   readonly ranSinceMs?: number;
   readonly exit?: Exit;
   /** When its lease ends. Steady time. */

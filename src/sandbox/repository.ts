@@ -70,6 +70,8 @@ export const isOfSandbox = (document: EventDocument): document is SandboxEvent =
 
 export interface Repository {
   get(id: string): SandboxRecord | undefined;
+  /** The record as it is now, unless it was moved to another state, or removed, since `record` was read. */
+  unmoved(record: SandboxRecord): SandboxRecord | undefined;
   /** In order of id. */
   all(): readonly SandboxRecord[];
   /** Writes the record and its event. With `before`, in the same transaction. */
@@ -116,6 +118,11 @@ export function createRepository(store: Store): Repository {
 
   return {
     get: (id) => records.get(id),
+    unmoved({ id, transition }) {
+      const now = records.get(id);
+      // each move makes a transition of its own; renewals and updates keep it
+      return now?.transition === transition ? now : undefined;
+    },
     all() {
       sorted ??= [...records.values()].sort((a, b) => (a.id < b.id ? -1 : 1));
       return sorted;

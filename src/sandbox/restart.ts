@@ -15,11 +15,19 @@ const failures: ReadonlySet<TransitionReason> = new Set([
   "START_FAILED",
 ]);
 
-/** What an end comes to under the sandbox's restart policy: itself, or a start that is due later. */
-export function underPolicy(record: SandboxRecord, end: Settlement, nowMs: number): Settlement {
+/**
+ * What an end comes to under the sandbox's restart policy: itself, or a start that is due later. `ranMs` is how long the run
+ * was; 0 for a start that failed.
+ */
+export function underPolicy(
+  record: SandboxRecord,
+  end: Settlement,
+  ranMs: number,
+  nowMs: number,
+): Settlement {
   const { restart } = record.spec;
   if (!isWanted(record, end.reason)) return end;
-  const recent = recentOf(record, nowMs);
+  const recent = recentOf(record, ranMs, nowMs);
   if (recent.length >= restart.maxAttempts) {
     const message = `${end.message}; it is not started again after ${count(recent.length, "restart")} within ${seconds(restart.windowMs)}`;
     return { ...end, message };
@@ -48,11 +56,11 @@ function isWanted({ spec: { restart, healthCheck } }: SandboxRecord, reason: Tra
 
 /** Restarts that count: those in the window, unless it has run well for long enough since. */
 export function recentOf(
-  { spec, restarts, ranSinceMs, health }: SandboxRecord,
+  { spec, restarts, health }: SandboxRecord,
+  ranMs: number,
   nowMs: number,
 ): readonly number[] {
   const { windowMs, resetAfterMs } = spec.restart;
-  const ranMs = ranSinceMs === undefined ? 0 : nowMs - ranSinceMs;
   // what is being stopped as unhealthy has no health any more, and was not well either
   const isWell = spec.healthCheck === undefined || health?.state === "HEALTHY";
   if (isWell && ranMs >= resetAfterMs) return [];

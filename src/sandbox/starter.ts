@@ -11,10 +11,10 @@ import { type LabelCodec, labelPrefix } from "./labels.ts";
 import { type HostFacts, planOf } from "./plan.ts";
 import { createSlots } from "./queue.ts";
 import type { Watch } from "./reconciler.ts";
-import { actors, type SandboxRecord } from "./record.ts";
+import { actors, type SandboxRecord, type TransitionReason } from "./record.ts";
 import type { Repository } from "./repository.ts";
 import { underPolicy } from "./restart.ts";
-import { failureReason, moved, progress, starting, type Why } from "./transition.ts";
+import { failureReason, moved, progress, pulling, starting, type Why } from "./transition.ts";
 
 export interface StarterOptions {
   readonly clock: Clock;
@@ -30,7 +30,7 @@ export interface StarterOptions {
   /** Records a transition. */
   readonly settle: (record: SandboxRecord, settlement: Settlement) => SandboxRecord;
   /** Does something to a container, so that the engine's events of it are known to be ours. */
-  readonly byUs: (containerId: string, send: () => Promise<void>) => Promise<void>;
+  readonly byUs: (what: "start" | "end", containerId: string, send: () => Promise<void>) => Promise<void>;
   /** What was done to an earlier run of the container says nothing about the next. */
   readonly forgetTouches: (containerId: string) => void;
   readonly log: Log;
@@ -66,15 +66,9 @@ export function createStarter(options: StarterOptions): Starter {
     const { image: reference } = record.spec;
     let image = await findImage(reference);
     if (image === undefined && options.pullImages) {
-      if (now().wanted !== "RUNNING") return now();
-      if (record.state !== "PULLING") {
-        settle(now(), {
-          state: "PULLING",
-          reason: "PROGRESS",
-          message: `pulling ${reference}`,
-          actor: actors.policy,
-        });
-      }
+      const accepted = repository.unmoved(record);
+      if (accepted === undefined) return record;
+      if (accepted.state !== "PULLING") settle(accepted, pulling(reference));
       await runtime.pull(reference);
       image = await findImage(reference);
     }
@@ -102,16 +96,17 @@ export function createStarter(options: StarterOptions): Starter {
   ): Promise<{ readonly containerId: string; readonly startedAtMs: number } | undefined> {
     let containerId = existing?.id;
     if (existing === undefined) {
-      const isTold =
-        repository.get(record.id)?.state === "CREATING" && repository.get(record.id)?.imageId !== "";
+      const isTold = record.state === "CREATING" && repository.get(record.id)?.imageId === record.imageId;
       const creating = isTold ? record : settle(record, starting("creating its container"));
       const created = await runtime.create(planFor(creating));
       // by a create whose answer was lost, by an earlier instance, or by someone else
       if (created === "taken") return undefined;
       containerId = created.id;
       made(containerId);
-    } else if (record.state !== "CREATING") {
-      settle(record, starting("starting its container"));
+    } else {
+      const now = repository.unmoved(record);
+      if (now === undefined) return undefined;
+      if (now.state !== "CREATING") settle(now, starting("starting its container"));
     }
     if (containerId === undefined) return undefined;
     // as it is now, whoever made it: an answer to its creation may have been lost, and its removal have failed
@@ -121,20 +116,20 @@ export function createStarter(options: StarterOptions): Starter {
     if (repository.get(record.id)?.wanted !== "RUNNING") return undefined;
     options.forgetTouches(containerId);
     const ready = containerId;
-    await byUs(ready, () => runtime.start(ready));
+    await byUs("start", ready, () => runtime.start(ready));
     return { containerId: ready, startedAtMs: Date.now() };
   }
 
   async function verified(
-    asked: SandboxRecord,
+    before: SandboxRecord,
     containerId: string,
     startedAtMs: number,
     why: Why,
   ): Promise<void> {
-    const cgroup = await runtime.verify(containerId, planFor(asked));
-    const record = repository.get(asked.id);
-    // it ended already, or was told to stop or go meanwhile
-    if (cgroup === undefined || record?.wanted !== "RUNNING") return;
+    const cgroup = await runtime.verify(containerId, planFor(before));
+    if (cgroup === undefined) return; // it ended already
+    const record = repository.unmoved(before);
+    if (record === undefined) return; // it was told something else meanwhile
     watch.began(record.id, cgroup, { isNew: record.state === "CREATING" });
     if (record.state === "RUNNING" && record.bootId === options.bootId) return;
     repository.put(
@@ -163,20 +158,21 @@ export function createStarter(options: StarterOptions): Starter {
     id: string,
     containerId: () => string | undefined,
     step: () => Promise<void>,
+    isFinal: (reason: TransitionReason) => boolean = () => true,
   ): Promise<void> {
     try {
       await step();
     } catch (error) {
       const reason = failureReason(error);
-      if (reason === undefined) throw error;
+      if (reason === undefined || !isFinal(reason)) throw error;
       log.warn({ sandbox: id, reason, err: messageOf(error) }, "sandbox cannot run");
       const unusable = containerId();
-      if (unusable !== undefined) await byUs(unusable, () => runtime.remove(unusable));
+      if (unusable !== undefined) await byUs("end", unusable, () => runtime.remove(unusable));
       const now = repository.get(id);
       if (now?.wanted !== "RUNNING") return;
       const end = { ...failed(reason, messageOf(error), actors.policy), containerId: "" };
       // the first start is its caller's to try again
-      settle(now, now.restarts === undefined ? end : underPolicy(now, end, options.clock.nowMs()));
+      settle(now, now.restarts === undefined ? end : underPolicy(now, end, 0, options.clock.nowMs()));
     }
   }
 
@@ -202,8 +198,9 @@ export function createStarter(options: StarterOptions): Starter {
               containerId = made;
             });
           });
-          if (running === undefined) return;
-          await verified(repository.get(id) ?? record, running.containerId, running.startedAtMs, progress);
+          const started = repository.get(id);
+          if (running === undefined || started?.wanted !== "RUNNING") return;
+          await verified(started, running.containerId, running.startedAtMs, progress);
         },
       );
     },
@@ -213,6 +210,8 @@ export function createStarter(options: StarterOptions): Starter {
         record.id,
         () => containerId,
         () => verified(record, containerId, Number.isNaN(startedAtMs) ? Date.now() : startedAtMs, why),
+        // what was told as running is ended for a limit that does not hold, not because the engine could not say
+        (reason) => record.state === "CREATING" || reason === "LIMIT_UNENFORCED",
       );
     },
   };

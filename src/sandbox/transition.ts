@@ -20,6 +20,13 @@ export const starting = (message: string): Settlement => ({
   actor: actors.policy,
 });
 
+export const pulling = (reference: string): Settlement => ({
+  state: "PULLING",
+  reason: "PROGRESS",
+  message: `pulling ${reference}`,
+  actor: actors.policy,
+});
+
 /** Why a container is found running that this daemon did not start just now. */
 export function cameToRun({ state, transition }: SandboxRecord): Why {
   switch (state) {
@@ -41,7 +48,7 @@ const liveStates: ReadonlySet<State> = new Set(["RUNNING", "PAUSING", "PAUSED", 
 
 /** The record after a transition. */
 export function moved(record: SandboxRecord, to: Settlement): SandboxRecord {
-  const { health, stuck: _, ...kept } = record;
+  const { health, stuck: _, ranSinceMs, ...kept } = record;
   const { nextAtMs: __, ...restarts } = to.restarts ?? record.restarts ?? { count: 0, recentMs: [] };
   return {
     ...kept,
@@ -58,6 +65,9 @@ export function moved(record: SandboxRecord, to: Settlement): SandboxRecord {
     containerId: to.containerId ?? record.containerId,
     endedRun: to.endedRun ?? record.endedRun,
     ...(to.exit === undefined ? {} : { exit: to.exit }),
+    ...(ranSinceMs !== undefined && (liveStates.has(to.state) || to.state === "STOPPING")
+      ? { ranSinceMs }
+      : {}),
     ...(health !== undefined && liveStates.has(to.state) ? { health } : {}),
     ...(restarts.count === 0
       ? {}

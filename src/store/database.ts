@@ -2,12 +2,19 @@
 
 import { accessSync, constants, existsSync, mkdirSync, renameSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { DatabaseSync } from "node:sqlite";
+import { DatabaseSync, type StatementSync } from "node:sqlite";
 import { messageOf, SandboxdError } from "../errors.ts";
 import { migrations } from "./schema.ts";
 
+/** What the state needs of SQLite. */
+export interface Database {
+  readonly isTransaction: boolean;
+  exec(sql: string): void;
+  prepare(sql: string): Pick<StatementSync, "run" | "get" | "all">;
+}
+
 export interface OpenedDatabase {
-  readonly db: DatabaseSync;
+  readonly db: Database;
   /** Its write-ahead log; there as long as the database is open. What is committed lasts once this file is synced. */
   readonly logFile: string;
   /** Where an unreadable file was moved to, if one was found. */
@@ -136,7 +143,7 @@ function checkContent(db: DatabaseSync, file: string): void {
   if (broken !== undefined) throw new Error(`${file}: the document of sandbox ${broken.id} is not JSON`);
 }
 
-function migrate(db: DatabaseSync, from: number): void {
+export function migrate(db: Database, from: number): void {
   for (const [offset, migration] of migrations.slice(from).entries()) {
     db.exec(`BEGIN IMMEDIATE; ${migration}; PRAGMA user_version = ${from + offset + 1}; COMMIT`);
   }

@@ -13,26 +13,43 @@ export interface Durability {
   close(): void;
 }
 
+/** Where commits go. */
+export interface Disk {
+  /** Resolves once everything written so far survives a loss of power. */
+  sync(): Promise<void>;
+  /** As sync(), with everybody waiting. */
+  syncNow(): void;
+  close(): void;
+}
+
 interface DurabilityOptions<Mark> {
-  /** SQLite's write-ahead log, which every commit has been appended to. */
-  readonly file: string;
+  readonly disk: Disk;
   /** What has been committed at this moment. */
   readonly mark: () => Mark;
   /** Everything up to the mark is on disk; `seconds` is how long the disk took. */
   readonly onDurable: (mark: Mark, seconds: number) => void;
 }
 
-const sync = promisify(fdatasync);
+const syncFile = promisify(fdatasync);
+
+/** The disk below SQLite's write-ahead log, which every commit has been appended to. */
+export function openDisk(logFile: string): Disk {
+  const descriptor = openSync(logFile, "r");
+  return {
+    sync: () => syncFile(descriptor),
+    syncNow: () => fdatasyncSync(descriptor),
+    close: () => closeSync(descriptor),
+  };
+}
 
 /**
  * With synchronous=NORMAL a commit is appended to the log, in order and with a checksum over all before it, and may be lost
  * with the power until the log is synced (https://sqlite.org/pragma.html#pragma_synchronous). So what lasts is always
  * a beginning of what was committed.
  */
-export function createDurability<Mark>({ file, mark, onDurable }: DurabilityOptions<Mark>): Durability {
-  const descriptor = openSync(file, "r");
+export function createDurability<Mark>({ disk, mark, onDurable }: DurabilityOptions<Mark>): Durability {
   // what a process that was killed has left unsynced is already there to be read
-  fdatasyncSync(descriptor);
+  disk.syncNow();
   let committed = 0;
   let written = 0;
   let waiting: { readonly position: number; readonly resolve: () => void }[] = [];
@@ -49,7 +66,7 @@ export function createDurability<Mark>({ file, mark, onDurable }: DurabilityOpti
       const position = committed;
       const marked = mark();
       const began = performance.now();
-      await sync(descriptor);
+      await disk.sync();
       written = position;
       const done = waiting.filter((one) => one.position <= position);
       waiting = waiting.filter((one) => one.position > position);
@@ -61,8 +78,8 @@ export function createDurability<Mark>({ file, mark, onDurable }: DurabilityOpti
   }
 
   function end(): void {
-    fdatasyncSync(descriptor);
-    closeSync(descriptor);
+    disk.syncNow();
+    disk.close();
     for (const { resolve } of waiting.splice(0)) resolve();
   }
 
@@ -78,7 +95,7 @@ export function createDurability<Mark>({ file, mark, onDurable }: DurabilityOpti
     close() {
       if (closing) return;
       closing = true;
-      // one that is under way uses the descriptor
+      // one that is under way uses the disk
       if (!isWriting) end();
     },
   };

@@ -1,8 +1,7 @@
 // The event log: appended inside transactions, told only once it is on disk, trimmed by count and age.
 
-import type { DatabaseSync } from "node:sqlite";
 import { SandboxdError } from "../errors.ts";
-import { writeError } from "./database.ts";
+import { type Database, writeError } from "./database.ts";
 
 export interface StoredEvent {
   readonly sequence: number;
@@ -36,7 +35,7 @@ const trimEvery = 256;
 
 /** The log over an open database. `append` is for the store's transactions alone. */
 export function createEventLog(
-  db: DatabaseSync,
+  db: Database,
   retention: { readonly count: number; readonly ageMs: number },
 ): WritableEventLog {
   const insert = db.prepare("INSERT INTO events (time_ms, document) VALUES (?, ?)");

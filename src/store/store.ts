@@ -2,12 +2,15 @@
 // transactions only. Knows nothing of what the documents mean.
 
 import { randomUUID } from "node:crypto";
-import { openDatabase, writeError } from "./database.ts";
-import { createDurability } from "./durability.ts";
+import { type Database, openDatabase, writeError } from "./database.ts";
+import { createDurability, type Disk, openDisk } from "./durability.ts";
 import { createEventLog, type EventLog } from "./event-log.ts";
 
-export interface StoreOptions {
+export interface StoreOptions extends KeepingOptions {
   readonly directory: string;
+}
+
+export interface KeepingOptions {
   /** Told how long each write to disk took, which may be of several commits. Unit: seconds. */
   readonly onSync?: (seconds: number) => void;
   /** Most events kept, and the longest they are kept. */
@@ -53,8 +56,25 @@ export interface Store {
 const tombstoneAgeMs = 30 * 24 * 3_600_000;
 
 /** Opens the state, see `openDatabase` for what it throws. */
-export function openStore({ directory, eventRetention, onSync }: StoreOptions): Store {
-  const { db, logFile, setAside, close } = openDatabase(directory);
+export function openStore({ directory, ...options }: StoreOptions): Store {
+  const { logFile, ...opened } = openDatabase(directory);
+  return storeOver({ ...opened, disk: openDisk(logFile) }, options);
+}
+
+/** What the state is kept in. */
+export interface Medium {
+  /** Of the newest version. */
+  readonly db: Database;
+  readonly disk: Disk;
+  readonly setAside: string | undefined;
+  close(): void;
+}
+
+/** The state in a database that is open. */
+export function storeOver(
+  { db, disk, setAside, close }: Medium,
+  { eventRetention, onSync }: KeepingOptions,
+): Store {
   const getMeta = db.prepare("SELECT value FROM meta WHERE key = ?");
   const setMeta = db.prepare(
     "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
@@ -85,7 +105,7 @@ export function openStore({ directory, eventRetention, onSync }: StoreOptions): 
   }
   db.prepare("DELETE FROM tombstones WHERE time_ms < ?").run(Date.now() - tombstoneAgeMs);
   const durability = createDurability({
-    file: logFile,
+    disk,
     mark: events.newestCommitted,
     onDurable(sequence, seconds) {
       onSync?.(seconds);

@@ -11,7 +11,7 @@ import { createLog } from "../../../src/observe/log.ts";
 import { createEngineWatch, type EngineHealth } from "../../../src/sandbox/engine-watch.ts";
 import { createLabelCodec } from "../../../src/sandbox/labels.ts";
 import { createRepository } from "../../../src/sandbox/repository.ts";
-import { containerOf, recordOf, temporaryStore } from "./fixture.ts";
+import { bootId, containerOf, recordOf, temporaryStore } from "./fixture.ts";
 
 const labels = createLabelCodec("host-one", Buffer.alloc(32, 7));
 const labelled = (id = "one", instance = "instance-one") => labels.encode(recordOf({ id, instance }));
@@ -78,6 +78,7 @@ function watched(change: Partial<Engine> = {}, orphanGraceMs = 0) {
     store,
     labels,
     hostId: "host-one",
+    bootId,
     relistPeriodMs: 20,
     orphanGraceMs,
     adopt: (id) => void adopted.push(id),

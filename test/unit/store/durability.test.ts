@@ -2,7 +2,7 @@ import { spawnSync } from "node:child_process";
 import { fstatSync, readdirSync, readlinkSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test, vi } from "vitest";
-import { createDurability } from "../../../src/store/durability.ts";
+import { createDurability, openDisk } from "../../../src/store/durability.ts";
 import type { Store } from "../../../src/store/store.ts";
 import { contentOf, open, stateDirectory, temporaryStore, using } from "./directory.ts";
 
@@ -111,7 +111,8 @@ test("what a process had committed when it was killed is told from the opening o
 });
 
 test("a log that cannot be written to disk is refused at the opening, before any of it is told", () => {
-  const openOn = (file: string) => createDurability({ file, mark: () => 0, onDurable: () => undefined });
+  const openOn = (file: string) =>
+    createDurability({ disk: openDisk(file), mark: () => 0, onDurable: () => undefined });
   // the kernel syncs no such device
   expect(() => openOn("/dev/null")).toThrow("EINVAL");
 });

@@ -1,0 +1,164 @@
+// Defects to plant, one at a time: each replaces a text of the source by another, and the simulation must notice it.
+
+export const planted = [
+  {
+    name: "the event is written after the transaction, in another one",
+    file: "src/sandbox/repository.ts",
+    search: `      store.transact((transaction) => write(transaction, record, event));`,
+    replace: `      store.transact((transaction) => transaction.putSandbox(record.id, JSON.stringify(record)));
+      store.transact((t) => t.appendEvent(Date.now(), JSON.stringify({ type: event, sandbox: record })));`,
+  },
+  {
+    name: "a timeout is taken for gone",
+    file: "src/sandbox/lookup.ts",
+    search: "  const container = await runtime.inspect(containerName(hostId, id), waiting);",
+    replace:
+      "  const container = await runtime.inspect(containerName(hostId, id), waiting).catch(() => undefined);",
+  },
+  {
+    name: "a stop that was asked for is undone by the restart policy",
+    file: "src/sandbox/decide.ts",
+    search: '    state: "STOPPED",\n    ...causeOf(record, "stopped as asked"),',
+    replace:
+      '    ...(record.spec.restart.mode === "UNLESS_STOPPED" ? { state: "BACKING_OFF", wanted: "RUNNING", restarts: { count: 1, recentMs: [], nextAtMs: 0 } } : { state: "STOPPED" }),\n    ...causeOf(record, "stopped as asked"),',
+  },
+  {
+    name: "the container is created before its intent is on disk",
+    file: "src/sandbox/starter.ts",
+    search: "            repository.durable(),\n",
+    replace: "",
+  },
+  {
+    name: "the image is not recorded before the create",
+    file: "src/sandbox/starter.ts",
+    search: `const creating = isTold ? record : settle(record, starting("creating its container"));`,
+    replace: "const creating = record;",
+  },
+  {
+    name: "leases go by the wall clock",
+    file: "src/sandbox/clock.ts",
+    search: "const nowMs = () => monotonicMs() + offsetMs;",
+    replace: "const nowMs = () => (offsetMs, wallClockMs());",
+  },
+  {
+    name: "an orphan is removed without a tombstone",
+    file: "src/sandbox/engine-watch.ts",
+    search:
+      "} else if (record === undefined && !options.store.isTombstone(identity.instance)) {\n        await rebuild(container.id);",
+    replace:
+      "} else if (record === undefined && !options.store.isTombstone(identity.instance)) {\n        await removeOrphan(container.id, identity.id);",
+  },
+  {
+    name: "deletions leave no tombstone",
+    file: "src/store/store.ts",
+    search: "      putTombstone.run(instance, Date.now());",
+    replace: "",
+  },
+  {
+    name: "a container is started twice, in two slots",
+    file: "src/sandbox/queue.ts",
+    search: "if (free > 0) free--;",
+    replace: "if (free > -1) free--;",
+  },
+  {
+    name: "the generation of a renewal is not checked",
+    file: "src/sandbox/manager.ts",
+    search: "      checkGeneration(record, generation);\n      const spanMs",
+    replace: "      const spanMs",
+  },
+  {
+    name: "what was found running after a reboot is not verified",
+    file: "src/sandbox/engine-watch.ts",
+    search: " || record.bootId !== bootId;",
+    replace: ";",
+  },
+  {
+    name: "limits are not read back",
+    file: "src/sandbox/starter.ts",
+    search: "const cgroup = await runtime.verify(containerId, planFor(before));",
+    replace:
+      "const cgroup = { version: 2, memory: '', cpu: '', cpuacct: '', pids: '', blkio: '', freezer: '' };",
+  },
+  {
+    name: "a stale record is written over a caller's change",
+    file: "src/sandbox/starter.ts",
+    search:
+      "    const record = repository.unmoved(before);\n    if (record === undefined) return; // it was told something else meanwhile",
+    replace: "    const record = before;",
+  },
+  {
+    name: "a lease is moved by a start",
+    file: "src/sandbox/manager.ts",
+    search:
+      '      repository.put({ ...pending, generation: current.generation + 1 }, "SANDBOX_STATE_CHANGED");\n      reconciler.kick(id);\n      return started',
+    replace:
+      '      repository.put({ ...pending, expiresAtMs: clock.nowMs() + 5_000, generation: current.generation + 1 }, "SANDBOX_STATE_CHANGED");\n      reconciler.kick(id);\n      return started',
+  },
+  {
+    name: "the warning is told again by each sweep",
+    file: "src/sandbox/reconciler.ts",
+    search: `repository.put({ ...record, warnedOfMs: expiryOf(record) }, "SANDBOX_EXPIRING");`,
+    replace: `repository.put({ ...record }, "SANDBOX_EXPIRING");`,
+  },
+  {
+    name: "what a foreign container is called is believed",
+    file: "src/sandbox/lookup.ts",
+    search: `  if (identity === undefined) return { kind: "foreign", containerId: container.id };\n  return identity.instance === instance`,
+    replace: `  return identity === undefined || identity.instance === instance`,
+  },
+  {
+    name: "max_attempts is not kept",
+    file: "src/sandbox/restart.ts",
+    search: "if (recent.length >= restart.maxAttempts) {",
+    replace: "if (recent.length > restart.maxAttempts) {",
+  },
+  {
+    name: "a restart does not wait",
+    file: "src/sandbox/restart.ts",
+    search: "    nextAtMs: nowMs + delayMs,",
+    replace: "    nextAtMs: nowMs,",
+  },
+  {
+    name: "an end by somebody on the host is undone",
+    file: "src/sandbox/ending.ts",
+    search: `  return end.reason === "EXTERNAL"\n    ? end\n    : `,
+    replace: "  return ",
+  },
+  {
+    name: "an update counts only once it is done",
+    file: "src/sandbox/manager.ts",
+    search: "        updating.set(id, resources);\n",
+    replace: "",
+  },
+  {
+    name: "a stop is answered before it is on disk",
+    file: "src/sandbox/manager.ts",
+    search: "      const stopped = await rested(id, record.instance, signal);\n      await intent;\n",
+    replace: "      const stopped = await rested(id, record.instance, signal);\n      void intent;\n",
+  },
+  {
+    name: "a renewal is answered before it is on disk",
+    file: "src/sandbox/manager.ts",
+    search: `      repository.put(renewed, "SANDBOX_RENEWED");\n      return kept(renewed);`,
+    replace: `      repository.put(renewed, "SANDBOX_RENEWED");\n      return renewed;`,
+  },
+  {
+    name: "a failed step is not tried again",
+    file: "src/sandbox/reconciler.ts",
+    search: "retries.set(id, setTimeout(() => kick(id), delayMs).unref());",
+    replace: "",
+  },
+  {
+    name: "who gives up waiting is not told",
+    file: "src/sandbox/repository.ts",
+    search: `        signal?.addEventListener("abort", onAbort, { once: true });`,
+    replace: "",
+  },
+  {
+    name: "events are told before they are on disk",
+    file: "src/store/event-log.ts",
+    search: "      committed = pending;\n",
+    replace:
+      "      committed = pending;\n      newest = committed;\n      for (const listener of listeners) listener();\n",
+  },
+];
