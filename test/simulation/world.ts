@@ -339,10 +339,14 @@ export async function play(
         return call(action, patienceMs);
       case "cordon":
       case "open":
-        return orRefused(() => daemon?.scheduling.setSchedulable(action.do === "open", "simulated", caller));
+        return void orRefused(() =>
+          daemon?.scheduling.setSchedulable(action.do === "open", "simulated", caller),
+        );
       case "drain":
         ledger.hasDrained = true;
-        return orRefused(() => daemon?.scheduling.drain({ ...action, reason: "simulated", actor: caller }));
+        return void orRefused(() =>
+          daemon?.scheduling.drain({ ...action, reason: "simulated", actor: caller }),
+        );
       case "fault":
         return void armed.push({ verb: action.verb, fault: action.fault, skip: action.skip });
       case "events":
@@ -400,9 +404,9 @@ export async function play(
     }
   }
 
-  function orRefused(act: () => void): void {
+  async function orRefused(act: () => Promise<void> | undefined): Promise<void> {
     try {
-      act();
+      await act();
     } catch (error) {
       if (!(error instanceof SandboxdError) && !(error instanceof DaemonDied)) onUnhandled(error);
     }
