@@ -133,8 +133,8 @@ export function createStarter(options: StarterOptions): Starter {
   ): Promise<void> {
     const cgroup = await runtime.verify(containerId, planFor(asked));
     const record = repository.get(asked.id);
-    // it ended already, or was told to stop or go meanwhile
-    if (cgroup === undefined || record?.wanted !== "RUNNING") return;
+    // it ended already, or something else is wanted meanwhile; what was let go on by someone else is still wanted paused
+    if (cgroup === undefined || record === undefined || record.wanted !== asked.wanted) return;
     watch.began(record.id, cgroup, { isNew: record.state === "CREATING" });
     if (record.state === "RUNNING" && record.bootId === options.bootId) return;
     repository.put(
