@@ -24,6 +24,12 @@ export function statusOf(error: unknown): number | undefined {
 
 const unreachable = new Set(["ENOENT", "ECONNREFUSED", "ECONNRESET", "EPIPE", "EACCES", "EPERM", "ENOTSOCK"]);
 
+/** Whether the call failed with its connection, which was there before: the engine may be well. */
+export function isBrokenConnection(error: unknown): boolean {
+  const code = error instanceof Error && "code" in error ? error.code : undefined;
+  return statusOf(error) === undefined && (code === "EPIPE" || code === "ECONNRESET");
+}
+
 /** What a failed call means; an answer with a status is left to the verb that knows it. */
 export function engineError(verb: Verb, error: unknown): SandboxdError {
   if (error instanceof SandboxdError) return error;

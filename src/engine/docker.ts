@@ -6,7 +6,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type Docker from "dockerode";
 import { SandboxdError } from "../errors.ts";
 import { createAgent } from "./agent.ts";
-import { createCalls, engineError, statusOf, type Verb } from "./calls.ts";
+import { createCalls, engineError, isBrokenConnection, statusOf, type Verb } from "./calls.ts";
 import { type CgroupPaths, cgroupPathsAt, cgroupPathsOf } from "./cgroup-path.ts";
 import { DockerClient } from "./client.ts";
 import { containerOf, stateOf } from "./decode.ts";
@@ -31,6 +31,9 @@ export interface DockerOptions {
 
 /** The least that is needed. Newer engines refuse it (29 takes 1.44 and above), and are spoken to in their own least. */
 const leastApi = "1.41";
+
+/** Verbs that change nothing. */
+const questions: ReadonlySet<Verb> = new Set(["list", "inspect"]);
 
 /** From the end of a process to the engine's knowing of it, as a rule. */
 const engineLagMs = 50;
@@ -63,8 +66,13 @@ export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptio
     run: (abortSignal: AbortSignal) => Promise<T>,
     options: Waiting & { readonly extraMs?: number } = {},
   ): Promise<T> {
+    const ask = () => calls.call(verb, run, options);
     try {
-      return await calls.call(verb, run, options);
+      return await ask().catch((error: unknown) => {
+        // a kept connection that the engine has closed meanwhile is noticed by using it; a question may be asked again
+        if (questions.has(verb) && isBrokenConnection(error)) return ask();
+        throw error;
+      });
     } catch (error) {
       options.signal?.throwIfAborted();
       throw statusOf(error) === undefined ? engineError(verb, error) : error;

@@ -3,6 +3,7 @@
 import type { Readable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import type Docker from "dockerode";
+import type { ExecInspectInfo } from "dockerode";
 import { SandboxdError } from "../errors.ts";
 import { engineError } from "./calls.ts";
 import type { Attempt } from "./docker.ts";
@@ -21,7 +22,8 @@ export interface ExecClients {
 /** A command that writes more is ended: reading on would be work for nothing, and not reading would hang it. */
 const mostReadBytes = 1_024 * 1_024;
 
-/** How long after the end of its output a command may take to be known as ended. */
+/** How long the engine may take to know of a command's beginning, or of its end: 1 s, and its answers' time. */
+const mostLooks = 100;
 const lookEveryMs = 10;
 
 /** See `Runtime.exec`. */
@@ -117,7 +119,7 @@ const inspectExec = ({ docker, attempt }: Asking, id: string) =>
 
 /** The engine knows of the end a moment after the output's. */
 async function exitCodeOf(asking: Asking, id: string): Promise<number> {
-  for (let look = 0; look < 100; look++) {
+  for (let look = 0; look < mostLooks; look++) {
     const { Running: isRunning, ExitCode: code } = await inspectExec(asking, id);
     if (!isRunning && code !== null) return code;
     await sleep(lookEveryMs);
@@ -125,11 +127,26 @@ async function exitCodeOf(asking: Asking, id: string): Promise<number> {
   throw new SandboxdError("ENGINE_FAILED", `engine exec: ${id} closed its output, and did not end`);
 }
 
-/** Kills what the exec started. The engine has no verb for it. */
+/**
+ * Kills what the exec started; the engine has no verb for it. An engine that is slow may begin it only now.
+ *
+ * @throws SandboxdError ENGINE_TIMEOUT if it had not begun yet.
+ */
 async function endExec(asking: Asking, containerId: string, id: string): Promise<void> {
-  const { Pid: leader } = await inspectExec(asking, id);
+  const first = await inspectExec(asking, id);
+  let now = first;
+  for (let look = 0; look < mostLooks && isYetToBegin(now); look++) {
+    await sleep(lookEveryMs);
+    now = await inspectExec(asking, id);
+  }
   const { State: state } = await asking.attempt("inspect", (abortSignal) =>
     asking.docker.getContainer(containerId).inspect({ abortSignal }),
   );
+  const { Pid: leader } = now;
   if (leader > 0 && state.Pid > 0) await killStartedBy({ leader, containerPid: state.Pid, containerId });
+  if (isYetToBegin(first)) {
+    throw new SandboxdError("ENGINE_TIMEOUT", "engine exec: the command did not begin within its own time");
+  }
 }
+
+const isYetToBegin = ({ Pid: pid, ExitCode: code }: ExecInspectInfo): boolean => pid === 0 && code === null;

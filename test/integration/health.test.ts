@@ -60,8 +60,7 @@ describe.skipIf(engineObstacle !== undefined)(`health checks (${engineObstacle ?
   }
 
   /** Command lines of what runs in the sandbox. */
-  async function processes(id: string): Promise<readonly string[]> {
-    const { containerId } = present((await host.get(id)).status);
+  async function processes(containerId: string): Promise<readonly string[]> {
     const { Processes } = await host.docker.getContainer(containerId).top({ ps_args: "-eo pid,args" });
     return (Processes as string[][]).map(([, ...args]) => args.join(" "));
   }
@@ -154,7 +153,7 @@ describe.skipIf(engineObstacle !== undefined)(`health checks (${engineObstacle ?
     const ill = await host.until("hanging", isHealth(HealthState.UNHEALTHY));
     expect(messageOf(ill)).toBe("the command did not end within 1 s");
     await host.until("hanging", (sandbox) => (sandbox.status?.health?.failures ?? 0) >= 4);
-    const left = (await processes("hanging")).filter((args) => /sleep 90/.test(args));
+    const left = (await processes(present(ill.status).containerId)).filter((args) => /sleep 90/.test(args));
     expect(left.length, "at most those of the probe that runs now").toBeLessThanOrEqual(2);
   });
 
@@ -208,6 +207,17 @@ describe.skipIf(engineObstacle !== undefined)(`health checks (${engineObstacle ?
     const { sandbox: resumed } = await host.sandboxes.resumeSandbox({ sandboxId: "pausing" });
     expect(resumed?.status?.health?.state, "a pause is no start").toBe(HealthState.HEALTHY);
     await host.until("pausing", (sandbox) => messageOf(sandbox) !== before.message);
+  });
+
+  test("that are under way when the daemon is stopped are ended", async () => {
+    await run("stopped", sleeping, { probe: exec("sleep 903"), timeout: { seconds: 300n } });
+    const isBegun = (found: readonly string[]) => found.some((args) => args.includes("sleep 903"));
+    const { containerId } = present((await host.get("stopped")).status);
+    await eventually("the probe", () => processes(containerId), isBegun);
+    await host.daemon.stop();
+    const left = await processes(containerId);
+    await host.daemon.start();
+    expect(isBegun(left)).toBe(false);
   });
 
   test("go on after a restart of the daemon", async () => {
