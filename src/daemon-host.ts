@@ -23,6 +23,8 @@ import type { Store } from "./store/store.ts";
 
 export interface HostCareOptions {
   readonly config: Config;
+  /** As it is now: a reload may have changed which images it names. */
+  readonly currentConfig: () => Config;
   readonly host: Host;
   readonly store: Store;
   readonly repository: Repository;
@@ -68,7 +70,8 @@ export function createHostCare(options: HostCareOptions): HostCare {
     log: log.child("evictor"),
   });
   const housekeeping = createHousekeeping({
-    config,
+    rules: config.housekeeping,
+    config: options.currentConfig,
     host,
     repository,
     store,

@@ -171,6 +171,7 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
     closers.push(() => sweeper.close());
     const care = createHostCare({
       config,
+      currentConfig: () => current,
       host,
       store,
       repository,

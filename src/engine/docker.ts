@@ -1,6 +1,5 @@
 // The engine's door on Docker's API. The only room, with its neighbours here, that knows the Docker client.
 
-import { existsSync } from "node:fs";
 import type { Agent } from "node:http";
 import type { Readable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -19,6 +18,7 @@ import { createImageStore, type ImageStore } from "./images.ts";
 import { deviceNumberOf, findUnenforced, readBackLimits } from "./limits.ts";
 import { readLogs } from "./log-stream.ts";
 import { hasExecuted } from "./main-command.ts";
+import { hasEnded } from "./process-end.ts";
 import type { Container, LogOptions, Runtime, Waiting } from "./runtime.ts";
 import { updateLimits } from "./update.ts";
 import { findMismatches, limitWarnings } from "./verify.ts";
@@ -275,7 +275,7 @@ export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptio
         );
       } catch (error) {
         // if it ended while it was looked at, its figures mean nothing; how it ended, is seen by the next look
-        if (!existsSync(`/proc/${found.pid}`)) {
+        if (hasEnded(found.pid)) {
           // the kernel is ahead of the engine, which still says that it runs
           await sleep(engineLagMs);
           return undefined;

@@ -15,7 +15,9 @@ import type { Host } from "./host.ts";
 import { chooseRetired, isAtRest, type Retired } from "./retirement.ts";
 
 export interface HousekeepingOptions {
-  readonly config: Pick<Config, "housekeeping" | "images" | "templates">;
+  readonly rules: Config["housekeeping"];
+  /** As it is now: a reload may change which images it names. */
+  readonly config: () => Pick<Config, "images" | "templates">;
   readonly host: Pick<Host, "engine" | "isUsable">;
   readonly repository: Repository;
   readonly store: Pick<Store, "meta" | "transact">;
@@ -50,8 +52,7 @@ interface Seen {
 }
 
 export function createHousekeeping(options: HousekeepingOptions): Housekeeping {
-  const { host, repository, store, images, clock, log } = options;
-  const { housekeeping: rules, images: policy, templates } = options.config;
+  const { rules, host, repository, store, images, clock, log } = options;
   const usedPercent = options.usedPercent ?? askUsedPercent;
   const closing = new AbortController();
   const { signal } = closing;
@@ -137,7 +138,7 @@ export function createHousekeeping(options: HousekeepingOptions): Housekeeping {
       images: stored,
       inUse,
       named: named(),
-      canPull: policy.pull === "missing",
+      canPull: options.config().images.pull === "missing",
       uses,
       minimumAgeMs: rules.imagesMinimumAgeMs,
     };
@@ -146,6 +147,7 @@ export function createHousekeeping(options: HousekeepingOptions): Housekeeping {
 
   /** What templates, the allow-list and sandboxes name, those that are just being created included. */
   function named(): readonly string[] {
+    const { images: policy, templates } = options.config();
     const ofTemplates = Object.values(templates).flatMap(({ image }) => image ?? []);
     const ofSandboxes = repository.all().flatMap(({ spec, imageId }) => [spec.image, imageId]);
     return [...ofTemplates, ...policy.allow, ...ofSandboxes].filter((name) => name !== "");

@@ -2,6 +2,7 @@
 
 import { execFileSync } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { get } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, describe, expect, test } from "vitest";
@@ -84,7 +85,10 @@ describe.skipIf(engineObstacle !== undefined)(`pressure (${engineObstacle ?? "en
 
   test("a full disk: nothing new, one after the other goes by priority and by what it wrote, until there is room", async () => {
     const disk = smallDisk();
-    host = await startHost({ config: { ...quick, state: { directory: disk.state } } });
+    const metrics = join(disk.state, "../metrics.sock");
+    host = await startHost({
+      config: { ...quick, state: { directory: disk.state }, metrics: { address: `unix:${metrics}` } },
+    });
     await run("kept", { ...specOf(sleeping), priority: 0 });
     await run("writer", specOf("head -c 2000000 /dev/zero | tr '\\0' x; exec sleep 1000"));
     await run("cheap", { ...specOf(sleeping), priority: -5 });
@@ -113,6 +117,11 @@ describe.skipIf(engineObstacle !== undefined)(`pressure (${engineObstacle ?? "en
     );
     expect((await host.get("writer")).status?.state, "one at a time").toBe(SandboxState.RUNNING);
     await evicted("writer");
+    const counted = await read(metrics);
+    expect(counted).toContain('sandboxd_host_condition{condition="DISK_PRESSURE"} 1\n');
+    expect(counted).toContain('sandboxd_host_condition{condition="MEMORY_PRESSURE"} 0\n');
+    expect(counted).toContain('sandboxd_evictions_total{condition="DISK_PRESSURE"} 2\n');
+    expect(counted).toContain("sandboxd_host_schedulable 1\n");
     disk.free();
     await eventually(
       "its end",
@@ -182,3 +191,17 @@ describe.skipIf(engineObstacle !== undefined)(`pressure (${engineObstacle ?? "en
     });
   });
 });
+
+/** The metrics at a unix socket. */
+function read(socketPath: string): Promise<string> {
+  return new Promise((resolve, reject) => {
+    get({ socketPath, path: "/metrics" }, (response) => {
+      let text = "";
+      response.setEncoding("utf8");
+      response.on("data", (chunk: string) => {
+        text += chunk;
+      });
+      response.on("end", () => resolve(text));
+    }).on("error", reject);
+  });
+}

@@ -25,6 +25,7 @@ function houseOf(toml: string, records: readonly Partial<SandboxRecord>[] = [], 
   const removed: string[] = [];
   const lines: string[] = [];
   let usedPercent = 50;
+  let config = configOf(toml);
   const images: ImageStore = {
     list: async () => stored,
     inUse: async () => inUse,
@@ -38,7 +39,8 @@ function houseOf(toml: string, records: readonly Partial<SandboxRecord>[] = [], 
   };
   const open = () =>
     createHousekeeping({
-      config: configOf(toml),
+      rules: config.housekeeping,
+      config: () => config,
       host: {
         isUsable: () => isUsable,
         engine: () => ({
@@ -76,6 +78,9 @@ function houseOf(toml: string, records: readonly Partial<SandboxRecord>[] = [], 
     hold: (images: readonly StoredImage[], percent: number) => {
       stored = images;
       usedPercent = percent;
+    },
+    reload: (changed: string) => {
+      config = configOf(changed);
     },
     pass: (ms: number) => {
       nowMs += ms;
@@ -209,6 +214,16 @@ describe("images", () => {
     const housekeeping = house.open();
     await housekeeping.tidy();
     expect(house.removed).toEqual(["f"]);
+    await housekeeping.close();
+  });
+
+  test("that a reload has named stay from then on", async () => {
+    const house = houseOf(collecting);
+    const housekeeping = house.open();
+    house.reload(`${collecting}\n[templates.shell]\nimage = "b:1"`);
+    house.hold([image("b", ["b:1"]), image("c", ["c:1"])], 99);
+    await housekeeping.tidy();
+    expect(house.removed).toEqual(["c"]);
     await housekeeping.close();
   });
 
