@@ -21,11 +21,6 @@ export function containerName(hostId: string, id: string): string {
   return `sandboxd-${hostId.slice(0, 32)}-${id}`;
 }
 
-/** What the engine finds the container by: its id once that is known, since somebody may have renamed it. */
-export function containerOf({ id, containerId }: SandboxRecord, hostId: string): string {
-  return containerId || containerName(hostId, id);
-}
-
 /** @throws SandboxdError LIMIT_UNENFORCEABLE for a limit of block I/O where no disk can be throttled. */
 export function planOf(record: SandboxRecord, host: HostFacts, labels: LabelCodec): ContainerPlan {
   const { spec } = record;
