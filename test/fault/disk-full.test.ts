@@ -40,6 +40,8 @@ describe.skipIf(engineObstacle !== undefined)(`a full state disk (${engineObstac
         state: { directory: `${disk.directory}/state` },
         engine: { relist_period: "1s" },
         sampling: { period: "500ms" },
+        // what a full disk does besides is shown by the tests of pressure
+        pressure: { disk_available_percent: 0, inodes_available_percent: 0 },
       },
     });
   });
