@@ -11,6 +11,9 @@ interface RawEvent {
   readonly Actor?: { readonly ID?: string; readonly Attributes?: Readonly<Record<string, string>> };
 }
 
+/** What the engine tells of: not what concerns execs and images, of which there is much. */
+const toldActions = ["start", "die", "kill", "pause", "unpause", "destroy", "rename", "update"] as const;
+
 const longestLineBytes = 4 * 1024 * 1024;
 
 /** Lines of a stream of text, without their ends. @throws Error for a line longer than 4 MiB. */
@@ -36,7 +39,7 @@ export async function* readEvents(
   const end = () => stream?.destroy();
   signal.addEventListener("abort", end, { once: true });
   try {
-    const filters = JSON.stringify({ type: ["container"], label: [label] });
+    const filters = JSON.stringify({ type: ["container"], label: [label], event: toldActions });
     const since = sinceNanos === undefined ? {} : { since: timeOf(sinceNanos) };
     // the client's types take whole seconds only
     const query: object = { filters, ...since, abortSignal: signal };

@@ -82,9 +82,6 @@ const mostRetryMs = 30_000;
 /** Reasons by which a rule, not a caller or the sandbox itself, changes what is wanted. */
 const decided: ReadonlySet<TransitionReason> = new Set(["EXPIRED", "IDLE", "MAX_LIFETIME", "UNHEALTHY"]);
 
-/** Of the engine's events, those after which a container may be in another state than before. */
-const tellingActions = new Set(["start", "die", "pause", "unpause", "destroy", "rename", "update"]);
-
 export function createReconciler(options: ReconcilerOptions): Reconciler {
   const { runtime, repository, labels, bootId, watch, vitals, clock, log } = options;
   const queues = createQueues();
@@ -284,7 +281,9 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     // what was seen of a run is forgotten only once it was told
     if (settlement.state !== "RUNNING" && settlement.state !== "PAUSED") watch.ended(record.id);
     if (settlement.endedRun !== undefined) touched.delete(next.containerId);
-    log.info(
+    // what goes on as it was asked is in the line of the call
+    const level = settlement.reason === "PROGRESS" ? "debug" : "info";
+    log[level](
       { sandbox: next.id, tenant: next.tenant, to: next.state, reason: settlement.reason },
       "sandbox changed",
     );
@@ -309,13 +308,14 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     kick,
     between: (id, job) => queues.run(id, job),
     noticed({ containerId, action, labels: attributes }) {
+      // what this daemon is doing itself is looked at by whoever does it
+      if (action === "start" && ours.start.has(containerId)) return;
       const identity = labels.decode(attributes);
       if (identity === undefined) return;
-      if ((action === "kill" || action === "destroy") && !ours.end.has(containerId)) touched.add(containerId);
+      if (action === "kill" && !ours.end.has(containerId)) touched.add(containerId);
       if (action === "destroy") touched.delete(containerId);
-      // what this daemon is doing itself is looked at by whoever does it
-      if (tellingActions.has(action) && !(action === "start" && ours.start.has(containerId)))
-        kick(identity.id);
+      // a signal alone ends nothing; the end that follows is an event of its own
+      if (action !== "kill") kick(identity.id);
     },
     idle: () => queues.idle(),
     close() {

@@ -67,7 +67,13 @@ test("events of containers with the label are asked for, and told in words of ou
   ]);
   expect(onOpen).toHaveBeenCalledOnce();
   expect(getEvents).toHaveBeenCalledWith(
-    expect.objectContaining({ filters: JSON.stringify({ type: ["container"], label: ["a=b"] }) }),
+    expect.objectContaining({
+      filters: JSON.stringify({
+        type: ["container"],
+        label: ["a=b"],
+        event: ["start", "die", "kill", "pause", "unpause", "destroy", "rename", "update"],
+      }),
+    }),
   );
 });
 
