@@ -64,6 +64,8 @@ export interface ReconcilerOptions {
 export interface Reconciler {
   /** Looks at the sandbox and does what is to do. `fresh`: it was just accepted, so it has no container yet. */
   kick(id: string, options?: { readonly fresh?: boolean }): void;
+  /** Whether it was looked at in this life of the daemon, and no look was left out since because the engine was away. */
+  hasLookedAt(id: string): boolean;
   /** Does `job` between two steps of the sandbox. */
   between<T>(id: string, job: () => Promise<T>): Promise<T>;
   /** An engine event of a container of ours. */
@@ -89,6 +91,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
   const { runtime, repository, labels, bootId, watch, vitals, clock, log } = options;
   const queues = createQueues();
   const kicked = new Set<string>();
+  const lookedAt = new Set<string>();
   const retries = new Map<string, NodeJS.Timeout>();
   /** Failures in a row, by sandbox. */
   const failures = new Map<string, number>();
@@ -111,10 +114,12 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     retries.delete(id);
     void queues.run(id, async () => {
       kicked.delete(id);
+      lookedAt.delete(id);
       if (options.isEngineAway()) return;
       try {
         await reconcile(id, fresh);
         failures.delete(id);
+        if (repository.get(id) !== undefined) lookedAt.add(id);
       } catch (error) {
         if (closed) return;
         const reason = error instanceof SandboxdError ? error.reason : undefined;
@@ -307,6 +312,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
 
   return {
     kick,
+    hasLookedAt: (id) => lookedAt.has(id),
     between: (id, job) => queues.run(id, job),
     noticed({ containerId, action, labels: attributes }) {
       const identity = labels.decode(attributes);
