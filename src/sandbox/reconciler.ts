@@ -95,9 +95,11 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
   const retries = new Map<string, NodeJS.Timeout>();
   /** Failures in a row, by sandbox. */
   const failures = new Map<string, number>();
-  /** Containers that this daemon is starting, those that it is ending, and those that someone else sent a signal. */
+  /** Containers that this daemon is starting, and those that it is ending. */
   const ours = { start: new Set<string>(), end: new Set<string>() };
-  const touched = new Set<string>();
+  /** Containers that were sent a signal, or removed, by someone else: whether that was not the engine as it goes down. */
+  const touched = new Map<string, Promise<boolean>>();
+  let knocking: Promise<boolean> | undefined;
   const starter = createStarter({
     ...options,
     hostFacts,
@@ -163,7 +165,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
       return { kind: "absent" };
     }
     const { container } = found;
-    const touchedExternally = touched.has(container.id);
+    const touchedExternally = (await touched.get(container.id)) ?? false;
     const failure = await initFailure(container);
     return {
       kind: "present",
@@ -310,6 +312,18 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     }
   }
 
+  /** The engine's events tell nobody's name: it signals its containers as it goes down, as an operator might. */
+  function touch(containerId: string): void {
+    knocking ??= runtime.isOpen().finally(() => {
+      knocking = undefined;
+    });
+    const looks = Promise.all([touched.get(containerId), knocking]);
+    touched.set(
+      containerId,
+      looks.then((found) => found.includes(true)),
+    );
+  }
+
   return {
     kick,
     hasLookedAt: (id) => lookedAt.has(id),
@@ -317,7 +331,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     noticed({ containerId, action, labels: attributes }) {
       const identity = labels.decode(attributes);
       if (identity === undefined) return;
-      if ((action === "kill" || action === "destroy") && !ours.end.has(containerId)) touched.add(containerId);
+      if ((action === "kill" || action === "destroy") && !ours.end.has(containerId)) touch(containerId);
       if (action === "destroy") touched.delete(containerId);
       // what this daemon is doing itself is looked at by whoever does it
       if (tellingActions.has(action) && !(action === "start" && ours.start.has(containerId)))
