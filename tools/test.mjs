@@ -89,7 +89,8 @@ await main(async () => {
     await ensureDependencies({ log });
     const engine = needsEngine(asked) ? "optional" : "none";
     // The program that tries the isolation from inside is compiled by its test; curl and openssl are clients like any other.
-    const packages = ["gcc", "libc6-dev", "curl", "openssl"];
+    // With libfaketime a daemon has a wall clock of its own.
+    const packages = ["gcc", "libc6-dev", "curl", "openssl", "libfaketime"];
     return await withScratch(
       { kind: "test", engine, guest: needsGuest(asked), packages, log },
       async ({ directory, runChild, ...found }) => {

@@ -12,6 +12,19 @@ export interface Stories {
   lost(): void;
 }
 
+/** How a sandbox that has processes may end, or be ended. */
+const ends = [State.STOPPING, State.STOPPED, State.BACKING_OFF, State.FAILED, State.DELETING];
+
+/** Events that tell of a sandbox what is no change of its state. */
+const standing: ReadonlySet<EventType> = new Set([
+  EventType.SANDBOX_UPDATED,
+  EventType.SANDBOX_OOM,
+  EventType.SANDBOX_EXPIRING,
+  EventType.SANDBOX_RENEWED,
+  EventType.SANDBOX_HEALTH_CHANGED,
+  EventType.SANDBOX_STUCK,
+]);
+
 /**
  * Where each state may lead. A command may end, or be stopped, frozen or started by somebody on the host, while its
  * start is still looked at.
@@ -19,17 +32,15 @@ export interface Stories {
 const arrows: Readonly<Partial<Record<State, readonly State[]>>> = {
   [State.PENDING]: [State.PULLING, State.CREATING, State.STOPPING, State.FAILED, State.DELETING],
   [State.PULLING]: [State.CREATING, State.STOPPING, State.FAILED, State.DELETING],
-  [State.CREATING]: [
-    State.RUNNING,
-    State.PAUSED,
-    State.STOPPING,
-    State.STOPPED,
-    State.FAILED,
-    State.DELETING,
-  ],
-  [State.RUNNING]: [State.PAUSED, State.STOPPING, State.STOPPED, State.FAILED, State.DELETING],
-  [State.PAUSED]: [State.RUNNING, State.STOPPING, State.STOPPED, State.FAILED, State.DELETING],
-  [State.STOPPING]: [State.STOPPED, State.DELETING],
+  [State.CREATING]: [State.RUNNING, State.PAUSED, ...ends],
+  [State.RUNNING]: [State.PAUSING, State.PAUSED, ...ends],
+  // its start failed, or somebody on the host started it or froze it
+  [State.BACKING_OFF]: [State.PENDING, State.PULLING, State.CREATING, State.RUNNING, State.PAUSED, ...ends],
+  [State.PAUSING]: [State.PAUSED, State.RESUMING, ...ends],
+  [State.PAUSED]: [State.PAUSING, State.RESUMING, State.RUNNING, ...ends],
+  [State.RESUMING]: [State.PAUSING, State.RUNNING, ...ends],
+  // by a policy that wants it to run again, which may have had its last try
+  [State.STOPPING]: [State.STOPPED, State.BACKING_OFF, State.FAILED, State.DELETING],
   [State.STOPPED]: [State.PENDING, State.STOPPING, State.DELETING],
   [State.FAILED]: [State.PENDING, State.STOPPING, State.DELETING],
   [State.DELETING]: [State.DELETED],
@@ -55,7 +66,7 @@ export function createStories(): Stories {
     }
     if (before === undefined)
       return isComplete ? "told of before it was created, or after it was gone" : undefined;
-    if (type === EventType.SANDBOX_UPDATED || type === EventType.SANDBOX_OOM) {
+    if (standing.has(type)) {
       return state === before
         ? undefined
         : `${EventType[type]} moves it from ${name(before)} to ${name(state)}`;

@@ -15,6 +15,7 @@ import { readEvents, timeOf } from "./event-stream.ts";
 import { runExec } from "./exec.ts";
 import { containerCreateOptions } from "./host-config.ts";
 import { createImageStore, type ImageStore } from "./images.ts";
+import { isOpen } from "./knock.ts";
 import { deviceNumberOf, findUnenforced, readBackLimits } from "./limits.ts";
 import { readLogs } from "./log-stream.ts";
 import { hasExecuted } from "./main-command.ts";
@@ -143,6 +144,8 @@ export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptio
         attempt("inspect", () => docker.ping(), options),
       );
     },
+
+    isOpen: () => isOpen(socket),
 
     async list(label, options) {
       const filters = JSON.stringify({ label: [label] });

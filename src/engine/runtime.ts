@@ -114,6 +114,8 @@ export interface Runtime {
   describe(options?: Waiting): Promise<EngineDescription>;
   /** Whether it answers at all: the cheapest call there is. */
   ping(options?: Waiting): Promise<void>;
+  /** Whether it takes new connections, or is going down and takes its containers along. Does not fail; ends within 2 s. */
+  isOpen(): Promise<boolean>;
   /** All containers with this label, also those that don't run: one call. */
   list(label: string, options?: Waiting): Promise<readonly ContainerSummary[]>;
   /** Undefined only if the engine says that there is none. */

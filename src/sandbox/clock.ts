@@ -27,6 +27,8 @@ export interface ClockOptions {
 
 const anchorKey = "clock";
 const seenKey = "clock_seen";
+/** Two clocks that are read one after the other differ by chance, and NTP slews: this much is no setting of the wall clock. */
+const mostJitterMs = 100;
 /** How often the newest time is kept. */
 const keepEveryMs = 60_000;
 
@@ -62,9 +64,15 @@ export function createClock({
       // a disk that is full is told elsewhere; the time is kept once there is room
     }
   }, keepEveryMs).unref();
+  let wallOffsetMs = wallClockMs() - nowMs();
   return {
     nowMs,
-    wallMs: (steadyMs) => steadyMs - nowMs() + wallClockMs(),
+    wallMs(steadyMs) {
+      // the same to the millisecond each time, as an event that is told again must be the same event
+      const nowOffsetMs = wallClockMs() - nowMs();
+      if (Math.abs(nowOffsetMs - wallOffsetMs) > mostJitterMs) wallOffsetMs = nowOffsetMs;
+      return steadyMs + wallOffsetMs;
+    },
     close: () => clearInterval(timer),
   };
 }

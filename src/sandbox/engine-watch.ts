@@ -9,7 +9,7 @@ import type { Store } from "../store/store.ts";
 import { hostSelector, type LabelCodec } from "./labels.ts";
 import { cpuRequestOf } from "./plan.ts";
 import type { Reconciler } from "./reconciler.ts";
-import { actors, type SandboxRecord } from "./record.ts";
+import { actors, isToLive, type SandboxRecord } from "./record.ts";
 import type { Repository } from "./repository.ts";
 
 /** Why the engine cannot be used; mirrors `sandboxd.v1.HostConditionType`. */
@@ -128,8 +128,12 @@ export function createEngineWatch(options: EngineWatchOptions): EngineWatch {
     }
     for (const record of repository.all()) {
       const container = seen.get(record.id);
-      if (differs(record, container, options.bootId)) reconciler.kick(record.id);
-      else if (container !== undefined && record.state === "RUNNING") options.adopt(record.id, container.id);
+      const isOther = differs(record, container, options.bootId);
+      // a list shows no limits, and an update may have got only half-way
+      const isUncertain = container !== undefined && isToLive(record) && !reconciler.hasLookedAt(record.id);
+      if (isOther || isUncertain) reconciler.kick(record.id);
+      if (!isOther && container !== undefined && record.state === "RUNNING")
+        options.adopt(record.id, container.id);
     }
   }
 

@@ -64,6 +64,8 @@ export interface ReconcilerOptions {
 export interface Reconciler {
   /** Looks at the sandbox and does what is to do. `fresh`: it was just accepted, so it has no container yet. */
   kick(id: string, options?: { readonly fresh?: boolean }): void;
+  /** Whether it was looked at in this life of the daemon, and no look was left out since because the engine was away. */
+  hasLookedAt(id: string): boolean;
   /** Does `job` between two steps of the sandbox. */
   between<T>(id: string, job: () => Promise<T>): Promise<T>;
   /** An engine event of a container of ours. */
@@ -86,12 +88,15 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
   const { runtime, repository, labels, bootId, watch, vitals, clock, log } = options;
   const queues = createQueues();
   const kicked = new Set<string>();
+  const lookedAt = new Set<string>();
   const retries = new Map<string, NodeJS.Timeout>();
   /** Failures in a row, by sandbox. */
   const failures = new Map<string, number>();
-  /** Containers that this daemon is starting, those that it is ending, and those that someone else sent a signal. */
+  /** Containers that this daemon is starting, and those that it is ending. */
   const ours = { start: new Set<string>(), end: new Set<string>() };
-  const touched = new Set<string>();
+  /** Containers that were sent a signal, or removed, by someone else: whether that was not the engine as it goes down. */
+  const touched = new Map<string, Promise<boolean>>();
+  let knocking: Promise<boolean> | undefined;
   const starter = createStarter({
     ...options,
     hostFacts,
@@ -108,10 +113,12 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     retries.delete(id);
     void queues.run(id, async () => {
       kicked.delete(id);
+      lookedAt.delete(id);
       if (options.isEngineAway()) return;
       try {
         await reconcile(id, fresh);
         failures.delete(id);
+        if (repository.get(id) !== undefined) lookedAt.add(id);
       } catch (error) {
         if (closed) return;
         const reason = error instanceof SandboxdError ? error.reason : undefined;
@@ -155,7 +162,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
       return { kind: "absent" };
     }
     const { container } = found;
-    const touchedExternally = touched.has(container.id);
+    const touchedExternally = (await touched.get(container.id)) ?? false;
     const failure = await initFailure(container);
     return {
       kind: "present",
@@ -304,15 +311,28 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     }
   }
 
+  /** The engine's events tell nobody's name: it signals its containers as it goes down, as an operator might. */
+  function touch(containerId: string): void {
+    knocking ??= runtime.isOpen().finally(() => {
+      knocking = undefined;
+    });
+    const looks = Promise.all([touched.get(containerId), knocking]);
+    touched.set(
+      containerId,
+      looks.then((found) => found.includes(true)),
+    );
+  }
+
   return {
     kick,
+    hasLookedAt: (id) => lookedAt.has(id),
     between: (id, job) => queues.run(id, job),
     noticed({ containerId, action, labels: attributes }) {
       // what this daemon is doing itself is looked at by whoever does it
       if (action === "start" && ours.start.has(containerId)) return;
       const identity = labels.decode(attributes);
       if (identity === undefined) return;
-      if (action === "kill" && !ours.end.has(containerId)) touched.add(containerId);
+      if (action === "kill" && !ours.end.has(containerId)) touch(containerId);
       if (action === "destroy") touched.delete(containerId);
       // a signal alone ends nothing; the end that follows is an event of its own
       if (action !== "kill") kick(identity.id);

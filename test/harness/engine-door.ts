@@ -27,8 +27,15 @@ export type Fault =
   | { readonly kind: "cut"; readonly after: "request" | "half" }
   /** Its answer arrives in pieces of so many bytes. */
   | { readonly kind: "pieces"; readonly bytes: number }
+  /**
+   * `reached` is called once the call has come so far: it has arrived, the engine has done it, or its answer was handed to the
+   * caller. Before that it does not go on; one that `arrived` never does.
+   */
+  | { readonly kind: "point"; readonly at: Point; readonly reached: () => Promise<void> }
   /** What is asked, or answered, is changed on the way. JSON. */
   | { readonly kind: "change"; readonly asked?: Change; readonly answered?: Change };
+
+export type Point = "arrived" | "done" | "answered";
 
 type Json = Readonly<Record<string, unknown>>;
 type Change = (value: Json) => Json;
@@ -170,6 +177,7 @@ async function serve(
     return;
   }
   if (fault?.kind === "late") await sleep(fault.ms);
+  if (fault?.kind === "point" && fault.at === "arrived") return fault.reached();
   const change = fault?.kind === "change" ? fault : undefined;
   const body = changed(asked, change?.asked);
   const answer = await passOn(engine, incoming, body, fault?.kind === "late" ? undefined : outgoing);
@@ -181,7 +189,13 @@ async function serve(
   }
   const { connection: _, ...headers } = answer.headers;
   const status = answer.statusCode ?? 500;
-  if (fault?.kind === "pieces") {
+  if (fault?.kind === "point") {
+    const whole = await buffer(answer);
+    if (fault.at === "done") await fault.reached();
+    outgoing.writeHead(status, headers);
+    await new Promise<void>((resolve) => outgoing.end(whole, resolve));
+    if (fault.at === "answered") await fault.reached();
+  } else if (fault?.kind === "pieces") {
     outgoing.writeHead(status, headers).flushHeaders();
     await pipeline(answer, inPieces(fault.bytes), outgoing);
   } else if (fault?.kind === "cut" || change?.answered !== undefined) {

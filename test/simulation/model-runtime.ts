@@ -201,6 +201,7 @@ export function createModelRuntime(options: ModelRuntimeOptions): Runtime {
           }),
         waiting,
       ),
+    isOpen: async () => true,
     ping: (waiting) => call({ verb: "list", container: undefined }, (done) => done(undefined), waiting),
     list: (label, waiting) =>
       call(

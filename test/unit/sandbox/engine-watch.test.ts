@@ -46,6 +46,7 @@ function watched(change: Partial<Engine> = {}, orphanGraceMs = 0) {
   const store = temporaryStore();
   const repository = createRepository(store);
   const kicked: string[] = [];
+  const lookedAt = new Set<string>();
   const removed: string[] = [];
   const health: EngineHealth[] = [];
   const adopted: string[] = [];
@@ -70,6 +71,7 @@ function watched(change: Partial<Engine> = {}, orphanGraceMs = 0) {
     repository,
     reconciler: {
       kick: (id) => void kicked.push(id),
+      hasLookedAt: (id) => lookedAt.has(id),
       between: (_, job) => job(),
       noticed: (event) => void heard.push(event),
       idle: async () => undefined,
@@ -86,7 +88,7 @@ function watched(change: Partial<Engine> = {}, orphanGraceMs = 0) {
     log: createLog({ level: "fatal" }),
   });
   onTestFinished(() => watch.close());
-  return { watch, engine, store, repository, kicked, removed, adopted, heard, health };
+  return { watch, engine, store, repository, kicked, lookedAt, removed, adopted, heard, health };
 }
 
 describe("a container that the state doesn't know", () => {
@@ -170,9 +172,10 @@ test("a container of another sandbox of the same id, whose deletion is not known
   expect(repository.get("one")?.instance).toBe("instance-one");
 });
 
-test("only sandboxes of which the list shows something else are looked at", async () => {
-  const names = ["same", "gone", "paused", "stopped", "revived", "starting"];
-  const { watch, engine, repository, kicked, adopted } = watched();
+test("only sandboxes of which the list shows something else, or that were not looked at yet, are", async () => {
+  const names = ["same", "unseen", "gone", "paused", "stopped", "revived", "starting"];
+  const { watch, engine, repository, kicked, lookedAt, adopted } = watched();
+  for (const id of names) if (id !== "unseen") lookedAt.add(id);
   for (const id of names) repository.insert(() => recordOf({ id, instance: `instance-${id}` }));
   for (const id of ["stopped", "revived"]) {
     const rested = { wanted: "STOPPED", state: "STOPPED" } as const;
@@ -186,13 +189,14 @@ test("only sandboxes of which the list shows something else are looked at", asyn
     containerOf({ id: `c-${id}`, labels: labelled(id, `instance-${id}`), state });
   engine.containers = [
     shown("same", "running"),
+    shown("unseen", "running"),
     shown("paused", "paused"),
     shown("stopped", "exited"),
     shown("revived", "running"),
   ];
   await watch.start();
-  expect([...new Set(kicked)].sort()).toEqual(["gone", "paused", "revived", "starting"]);
-  expect(new Set(adopted)).toEqual(new Set(["same"]));
+  expect([...new Set(kicked)].sort()).toEqual(["gone", "paused", "revived", "starting", "unseen"]);
+  expect(new Set(adopted)).toEqual(new Set(["same", "unseen"]));
 });
 
 describe("the engine's health is told as", () => {

@@ -122,6 +122,29 @@ describe("the contract's checker", () => {
     expect(brokenBy(...sessions)).toEqual([rule]);
   });
 
+  test.each<[string, readonly State[]]>([
+    ["paused and let go on", [State.PAUSING, State.PAUSED, State.RESUMING, State.RUNNING]],
+    ["started again by its policy", [State.BACKING_OFF, State.CREATING, State.RUNNING]],
+    ["stopped as unhealthy, and started again", [State.STOPPING, State.BACKING_OFF, State.CREATING]],
+  ])("finds nothing in a sandbox that is %s", (_name, states) => {
+    const life = [State.PENDING, State.CREATING, State.RUNNING, ...states];
+    const moves = life.slice(1).map((to, index) => move(index + 2, life[index] ?? 0, to));
+    expect(brokenBy([hello(), snapshot(), created(), ...moves])).toEqual([]);
+  });
+
+  test.each([
+    EventType.SANDBOX_EXPIRING,
+    EventType.SANDBOX_RENEWED,
+    EventType.SANDBOX_HEALTH_CHANGED,
+    EventType.SANDBOX_STUCK,
+  ])("finds nothing in event %s of a sandbox that stays where it is, and a move in it", (type) => {
+    const staying = move(2, State.UNSPECIFIED, State.PENDING, type);
+    const next = move(3, State.PENDING, State.CREATING);
+    expect(brokenBy([hello(), snapshot(), created(), staying, next])).toEqual([]);
+    const moving = move(2, State.PENDING, State.CREATING, type);
+    expect(brokenBy([hello(), snapshot(), created(), moving])).toEqual(["TRANSITIONS_FOLLOW_EACH_OTHER"]);
+  });
+
   test("takes an id that is used again for another sandbox, and asks nothing of what it was not told", () => {
     const going = move(2, State.PENDING, State.DELETING);
     expect(brokenBy([hello(), snapshot(), created(), going, deleted(3), created(4)])).toEqual([]);
