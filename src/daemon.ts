@@ -193,6 +193,7 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
       reconciler,
       store,
       labels,
+      clock,
       hostId,
       bootId,
       relistPeriodMs: config.engine.relistPeriodMs,

@@ -34,7 +34,7 @@ const keepEveryMs = 60_000;
 
 /**
  * Within a boot the time goes on over restarts of the daemon, whatever happens to the wall clock. A new boot begins at the wall
- * clock, or where time had come to if that is later: it never runs backwards.
+ * clock, or where time had come to if that is later: it never runs backwards by more than a minute.
  */
 export function createClock({
   bootId,
@@ -57,13 +57,15 @@ export function createClock({
 
   const { offsetMs } = anchored();
   const nowMs = () => monotonicMs() + offsetMs;
-  const timer = setInterval(() => {
+  const keepSeen = () => {
     try {
       keep(seenKey, String(nowMs()));
     } catch {
       // a disk that is full is told elsewhere; the time is kept once there is room
     }
-  }, keepEveryMs).unref();
+  };
+  keepSeen();
+  const timer = setInterval(keepSeen, keepEveryMs).unref();
   let wallOffsetMs = wallClockMs() - nowMs();
   return {
     nowMs,

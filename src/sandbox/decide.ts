@@ -158,9 +158,8 @@ function decidePaused(record: SandboxRecord, observed: Known, now: Now): Action 
       return replaced;
     case "running":
       // what was seen paused was let go on by someone else
-      return record.state === "PAUSED"
-        ? { do: "verify", container }
-        : { do: "pause", containerId: container.id };
+      if (record.state !== "PAUSED") return { do: "pause", containerId: container.id };
+      return { do: isLimited(record, container) ? "verify" : "limit", container };
     case "paused":
       return record.state === "PAUSED"
         ? nothing

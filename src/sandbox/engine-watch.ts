@@ -6,6 +6,7 @@ import type { ContainerSummary, EngineDescription, Runtime } from "../engine/run
 import { messageOf, SandboxdError } from "../errors.ts";
 import type { Log } from "../observe/log.ts";
 import type { Store } from "../store/store.ts";
+import type { Clock } from "./clock.ts";
 import { hostSelector, type LabelCodec } from "./labels.ts";
 import { cpuRequestOf } from "./plan.ts";
 import type { Reconciler } from "./reconciler.ts";
@@ -34,6 +35,7 @@ export interface EngineWatchOptions {
   readonly reconciler: Reconciler;
   readonly store: Pick<Store, "isTombstone">;
   readonly labels: LabelCodec;
+  readonly clock: Clock;
   readonly hostId: string;
   readonly bootId: string;
   readonly relistPeriodMs: number;
@@ -154,8 +156,11 @@ export function createEngineWatch(options: EngineWatchOptions): EngineWatch {
       cpuRequestMillis: cpuRequestOf(cpuWeight),
       memoryRequestBytes: Math.min(asked.memoryRequestBytes, memoryBytes),
     };
+    const { ttlMs } = identity.spec.lifetime;
     const record: SandboxRecord = {
       ...identity,
+      // when its lease ended is lost: too late rather than too soon
+      ...(ttlMs === undefined ? {} : { expiresAtMs: options.clock.nowMs() + ttlMs }),
       spec: { ...identity.spec, resources },
       generation: 1,
       wanted: wantedOf(container.state),

@@ -128,8 +128,7 @@ export function createLifecycle({
       if (spanMs === undefined) {
         throw invalidField("ttl", "required: the sandbox's own lifetime has none");
       }
-      const { warnedOfMs: _, ...rest } = record;
-      const renewed = { ...rest, expiresAtMs: clock.nowMs() + spanMs, generation: record.generation + 1 };
+      const renewed = { ...record, expiresAtMs: clock.nowMs() + spanMs, generation: record.generation + 1 };
       repository.put(renewed, "SANDBOX_RENEWED");
       return kept(renewed);
     },

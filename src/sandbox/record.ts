@@ -232,7 +232,7 @@ export interface SandboxRecord {
   readonly exit?: Exit;
   /** When its lease ends. Steady time. */
   readonly expiresAtMs?: number;
-  /** The `expiresAtMs` of which a warning was told. */
+  /** The expiry of which a warning was told last. */
   readonly warnedOfMs?: number;
   readonly restarts?: Restarts;
   readonly health?: Health;

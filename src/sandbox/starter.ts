@@ -96,7 +96,8 @@ export function createStarter(options: StarterOptions): Starter {
   ): Promise<{ readonly containerId: string; readonly startedAtMs: number } | undefined> {
     let containerId = existing?.id;
     if (existing === undefined) {
-      const isTold = record.state === "CREATING" && repository.get(record.id)?.imageId === record.imageId;
+      // told once, however often it is tried; what image it is of, its labels tell
+      const isTold = record.state === "CREATING";
       const creating = isTold ? record : settle(record, starting("creating its container"));
       const created = await runtime.create(planFor(creating));
       // by a create whose answer was lost, by an earlier instance, or by someone else
@@ -135,6 +136,8 @@ export function createStarter(options: StarterOptions): Starter {
     repository.put(
       {
         ...moved(record, { state: "RUNNING", ...why, containerId }),
+        imageId: before.imageId,
+        imageVolumes: before.imageVolumes,
         bootId: options.bootId,
         startedAtMs,
         // a pause interrupts a run, and does not end it
@@ -200,7 +203,13 @@ export function createStarter(options: StarterOptions): Starter {
           });
           const started = repository.get(id);
           if (running === undefined || started?.wanted !== "RUNNING") return;
-          await verified(started, running.containerId, running.startedAtMs, progress);
+          const { imageId, imageVolumes } = record;
+          await verified(
+            { ...started, imageId, imageVolumes },
+            running.containerId,
+            running.startedAtMs,
+            progress,
+          );
         },
       );
     },

@@ -28,6 +28,8 @@ export interface Books {
   wished(id: string, wish: Wish): void;
   keep(commit: Commit, steadyMs: number): readonly Change[];
   rebuild(commits: readonly Commit[]): void;
+  /** The state is lost, and with it all that was acknowledged. */
+  forget(): void;
   /** What an acknowledgement promised and the state does not keep. */
   acknowledged(): string | undefined;
 }
@@ -43,6 +45,8 @@ export function createBooks(violated: (message: string) => void): Books {
   /** Commits after which a sandbox is in the state. */
   let insertedBy = new Map<string, number>();
   const wishes = new Map<string, Wish>();
+  /** What each instance was asked to be; outlives the state, as labels do. */
+  const born = new Map<string, Wish>();
 
   function paired(commit: Commit): void {
     for (const { id, document } of commit.puts) {
@@ -98,6 +102,29 @@ export function createBooks(violated: (message: string) => void): Books {
     isChanged = true;
   }
 
+  function rebuild(left: readonly Commit[]): void {
+    records = new Map();
+    tombstones = new Set();
+    insertedBy = new Map();
+    commits = 0;
+    newest = 0;
+    for (const commit of left) {
+      apply(commit);
+      newest = commit.events.at(-1)?.sequence ?? newest;
+    }
+    // what nobody was told of never happened
+    for (const story of stories.values()) {
+      const record = records.get(story.id);
+      if (record?.instance !== story.instance) continue;
+      story.expiresAtMs = record.expiresAtMs;
+      story.warnedOfMs = record.warnedOfMs === undefined ? [] : [record.warnedOfMs];
+      story.backoffs = record.restarts?.recentMs ?? [];
+      // a wait that was not on disk yet went with the power
+      if (record.state !== "BACKING_OFF") story.backoff = undefined;
+      story.isToGo = record.wanted === "DELETED";
+    }
+  }
+
   return {
     record: (id) => records.get(id),
     records: () => [...records.values()],
@@ -121,12 +148,15 @@ export function createBooks(violated: (message: string) => void): Books {
         told(event.type, record, before);
         let story = stories.get(record.instance);
         if (story === undefined) {
-          const wish = wishes.get(record.id);
+          const wish = born.get(record.instance) ?? wishes.get(record.id);
           if (wish === undefined) {
             violated(`${record.id} appeared although nobody asked for it`);
             continue;
           }
-          story = storyOf(record.id, record.instance, wish, steadyMs);
+          born.set(record.instance, wish);
+          const isRebuilt = record.transition.reason === "ADOPTED";
+          story = storyOf(record.id, record.instance, wish, isRebuilt ? record.createdAtMs : steadyMs);
+          if (isRebuilt) adopted(story, steadyMs);
           stories.set(record.instance, story);
         }
         changes.push({ story, before, record, type: event.type });
@@ -134,25 +164,10 @@ export function createBooks(violated: (message: string) => void): Books {
       apply(commit);
       return changes;
     },
-    rebuild(left) {
-      records = new Map();
-      tombstones = new Set();
-      insertedBy = new Map();
-      commits = 0;
-      newest = 0;
-      for (const commit of left) {
-        apply(commit);
-        newest = commit.events.at(-1)?.sequence ?? newest;
-      }
-      // what nobody was told of never happened
-      for (const story of stories.values()) {
-        const record = records.get(story.id);
-        if (record?.instance !== story.instance) continue;
-        story.expiresAtMs = record.expiresAtMs;
-        story.warnedOfMs = record.warnedOfMs === undefined ? [] : [record.warnedOfMs];
-        story.backoffs = record.restarts?.recentMs ?? [];
-        story.isToGo = record.wanted === "DELETED";
-      }
+    rebuild,
+    forget() {
+      rebuild([]);
+      stories.clear();
     },
     acknowledged() {
       if (!isChanged) return undefined;
@@ -183,4 +198,14 @@ export function createBooks(violated: (message: string) => void): Books {
       return undefined;
     },
   };
+}
+
+/** What happened before is not known: anything may have. */
+function adopted(story: Story, nowMs: number): void {
+  const { ttlMs } = story.wish.life.lifetime ?? {};
+  story.expiresAtMs = ttlMs === undefined ? undefined : nowMs + ttlMs;
+  story.touches = 1;
+  story.reboots = 1;
+  story.ends = 1;
+  story.refusals = 1;
 }

@@ -71,14 +71,17 @@ function wantedProblem(story: Story, next: SandboxRecord, world: World): string 
     case "EXITED":
     case "SIGNALED":
     case "OOM_KILLED":
-      return (container?.ends ?? 0) === 0 ? "its main command has not ended" : undefined;
+      return story.ends === 0 ? "its main command has not ended" : undefined;
     case "EXTERNAL":
       return story.touches > 0 || world.isLate ? undefined : "nobody touched it";
     case "CONTAINER_LOST":
-      return story.touches > 0 ? undefined : "nobody removed its container";
+      // a loss of power may take the record of a removal that was the daemon's own
+      return story.touches > 0 || story.reboots > 0 || world.isLate
+        ? undefined
+        : "nobody removed its container";
     default: {
       const named = world.engine.byName(containerName(hostId, story.id));
-      const isNameTaken = named !== undefined && labels.decode(named.labels) === undefined;
+      const isNameTaken = named !== undefined && labels.decode(named.labels)?.instance !== story.instance;
       return story.refusals > 0 || container?.initFailed === true || isNameTaken
         ? undefined
         : "nothing failed";

@@ -116,6 +116,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     reconciler,
     store,
     labels,
+    clock,
     hostId,
     bootId,
     relistPeriodMs,

@@ -41,6 +41,7 @@ export interface Ledger {
   /** Events up to this one were told to who listens. */
   told(sequence: number): void;
   powerLost(left: readonly Commit[]): void;
+  stateLost(): void;
   rebooted(): void;
   called(call: Call): void;
   returned(call: Call, record: SandboxRecord | undefined): void;
@@ -52,6 +53,7 @@ export interface Ledger {
 export interface LedgerOptions {
   readonly engine: ModelEngine;
   readonly nowMs: () => number;
+  readonly boot: () => string;
   /** The first violation ends the schedule. */
   readonly violated: (message: string) => void;
   /** Whether no fault is part of the schedule. */
@@ -64,6 +66,9 @@ export interface LedgerOptions {
   readonly isIll: (id: string) => boolean;
 }
 
+/** With some slack for what was not written yet. */
+const keptEveryMs = 70_000;
+
 const changing = new Set(["start", "stop", "remove", "pause", "resume", "update"]);
 const starting = new Set(["create", "compare", "start"]);
 
@@ -72,6 +77,10 @@ export function createLedger(options: LedgerOptions): Ledger {
   const books = createBooks(violated);
   const pending = new Set<Call>();
   const inFlight = new Set<Asked>();
+  /** The latest steady time that was. */
+  let newestMs = 0;
+  /** Of each boot, steady time less true time. */
+  const boots = new Map<string, number>();
   let toldSequence = 0;
 
   const isStarting = (id: string) =>
@@ -152,9 +161,12 @@ export function createLedger(options: LedgerOptions): Ledger {
         }
       }
       if (container === undefined || !changing.has(verb)) return;
+      if (labels.decode(container.labels) === undefined) {
+        return violated(`I7: ${verb} of ${container.id}, which is not this host's`);
+      }
       const story = storyOf(container);
       if (story === undefined) {
-        return violated(`I7: ${verb} of ${container.id}, which is not this host's`);
+        return violated(`I2: ${verb} of ${container.id}, of which the state knows nothing`);
       }
       const record = books.record(story.id);
       const isCurrent = record?.instance === story.instance;
@@ -199,6 +211,7 @@ export function createLedger(options: LedgerOptions): Ledger {
       const story = storyOf(container);
       if (story === undefined) return;
       if (by !== "daemon" && by !== "itself") story.touches++;
+      if (what.startsWith("ended")) story.ends++;
       if (what !== "created") return;
       const { length } = containersOf(story);
       if (length > 1) violated(`I3: ${story.id} has ${length} containers`);
@@ -226,6 +239,12 @@ export function createLedger(options: LedgerOptions): Ledger {
       if (books.newestEvent() < toldSequence) {
         violated(`I5: event ${toldSequence} was told, and a loss of power took it`);
       }
+    },
+    stateLost() {
+      books.forget();
+      toldSequence = 0;
+      newestMs = 0;
+      ledger.hasDrained = false;
     },
     rebooted() {
       for (const story of books.stories()) story.reboots++;
@@ -294,6 +313,7 @@ export function createLedger(options: LedgerOptions): Ledger {
       pending.delete(call);
     },
     look(nowMs) {
+      if (ledger.clock !== undefined) steady(ledger.clock, nowMs);
       for (const { number, action, gaveUpAtMs } of pending) {
         // an update waits for its turn, and its caller's deadline is kept by the API
         if (gaveUpAtMs === undefined || action.do === "update") continue;
@@ -307,6 +327,21 @@ export function createLedger(options: LedgerOptions): Ledger {
       if (problem !== undefined) violated(problem);
     },
   };
+
+  /** Within a boot it goes with the true time, whatever the wall clock does. */
+  function steady(clock: Clock, nowMs: number): void {
+    const boot = options.boot();
+    const offsetMs = clock.nowMs() - nowMs;
+    const known = boots.get(boot);
+    boots.set(boot, known ?? offsetMs);
+    if (known === undefined && clock.nowMs() < newestMs - keptEveryMs) {
+      violated(`the clock went back by ${Math.round(newestMs - clock.nowMs())} ms with a new boot`);
+    }
+    newestMs = Math.max(newestMs, clock.nowMs());
+    if (known !== undefined && Math.abs(offsetMs - known) > 2) {
+      violated(`the clock jumped by ${Math.round(offsetMs - known)} ms within a boot`);
+    }
+  }
 
   function mayStart(story: Story, record: SandboxRecord) {
     if (record.wanted !== "RUNNING") {

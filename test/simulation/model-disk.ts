@@ -33,6 +33,8 @@ export interface ModelDisk {
   slownessMs: number;
   /** Loses all that was not synced. Returns what is left. */
   losePower(): readonly Commit[];
+  /** Loses everything. */
+  wipe(): void;
   /** Commits of which it was said that they last. */
   durableCount(): number;
   commits(): readonly Commit[];
@@ -173,6 +175,10 @@ export function createModelDisk(
       db.exec("ROLLBACK; BEGIN");
       for (const { sql, values } of journal.flatMap(({ writes }) => writes)) prepared(sql).run(...values);
       return journal;
+    },
+    wipe() {
+      durable = 0;
+      disk.losePower();
     },
     durableCount: () => durable,
     commits: () => journal,

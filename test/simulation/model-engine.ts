@@ -41,8 +41,6 @@ export interface ModelContainer {
   /** In true time. */
   ranSinceMs: number;
   endedBy: Doer | undefined;
-  /** Runs that ended so far. */
-  ends: number;
   endedAtMs: number;
   /** Of a run that is frozen, what was left of it. */
   leftMs: number | undefined;
@@ -137,7 +135,6 @@ export function createModelEngine(time: VirtualTime, random: Random, hooks: Engi
       oomKills: container.oomKills + (oom ? 1 : 0),
       finishedAt: text(),
       endedBy: by,
-      ends: container.ends + 1,
       endedAtMs: time.nowMs(),
     });
     tell(container, "die");
@@ -296,7 +293,6 @@ const fresh = {
   error: "",
   ranSinceMs: 0,
   endedBy: undefined,
-  ends: 0,
   endedAtMs: 0,
   leftMs: undefined,
   initFailed: false,

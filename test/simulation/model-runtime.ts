@@ -249,12 +249,12 @@ export function createModelRuntime(options: ModelRuntimeOptions): Runtime {
         },
         waiting,
       ),
-    compare: (id, plan, waiting) =>
+    compare: (id, plan, { isNew, ...waiting }) =>
       call(
         { ...on("compare", id), plan },
         (done, failed) => {
           const container = engine.find(id);
-          const wrong = container === undefined ? [] : differences(container, plan);
+          const wrong = container === undefined ? [] : differences(container, plan, isNew);
           if (wrong.length === 0) return done(undefined);
           failed(new SandboxdError("HARDENING_MISMATCH", `another container than asked for: ${wrong}`));
         },
@@ -415,9 +415,9 @@ function differentLimits(found: LiveLimits, wanted: LiveLimits): string[] {
   return names.filter((name) => found[name] !== wanted[name]).map((name) => `${name} ${found[name]}`);
 }
 
-function differences(container: ModelContainer, plan: ContainerPlan): readonly string[] {
+function differences(container: ModelContainer, plan: ContainerPlan, isNew: boolean): readonly string[] {
   const labels = Object.keys(plan.labels).filter((key) => plan.labels[key] !== container.labels[key]);
-  return [...labels, ...differentLimits(container.limits, plan.limits)];
+  return [...(isNew ? labels : []), ...differentLimits(container.limits, plan.limits)];
 }
 
 const cgroup = {

@@ -119,34 +119,16 @@ export const planted = [
     replace: "    nextAtMs: nowMs,",
   },
   {
-    name: "an end by somebody on the host is undone",
-    file: "src/sandbox/ending.ts",
-    search: `  return end.reason === "EXTERNAL"\n    ? end\n    : `,
-    replace: "  return ",
-  },
-  {
     name: "an update counts only once it is done",
     file: "src/sandbox/manager.ts",
     search: "        updating.set(id, resources);\n",
     replace: "",
   },
   {
-    name: "a stop is answered before it is on disk",
-    file: "src/sandbox/manager.ts",
-    search: "      const stopped = await rested(id, record.instance, signal);\n      await intent;\n",
-    replace: "      const stopped = await rested(id, record.instance, signal);\n      void intent;\n",
-  },
-  {
     name: "a renewal is answered before it is on disk",
     file: "src/sandbox/manager.ts",
     search: `      repository.put(renewed, "SANDBOX_RENEWED");\n      return kept(renewed);`,
     replace: `      repository.put(renewed, "SANDBOX_RENEWED");\n      return renewed;`,
-  },
-  {
-    name: "a failed step is not tried again",
-    file: "src/sandbox/reconciler.ts",
-    search: "retries.set(id, setTimeout(() => kick(id), delayMs).unref());",
-    replace: "",
   },
   {
     name: "who gives up waiting is not told",
@@ -160,5 +142,36 @@ export const planted = [
     search: "      committed = pending;\n",
     replace:
       "      committed = pending;\n      newest = committed;\n      for (const listener of listeners) listener();\n",
+  },
+  {
+    name: "an end by somebody on the host is taken for the sandbox's own",
+    file: "src/sandbox/ending.ts",
+    search: "  if (touchedExternally) {",
+    replace: "  if (false) {",
+  },
+  {
+    name: "a create is answered before it is on disk",
+    file: "src/sandbox/manager.ts",
+    search: "return wait ? started(id, record.instance, signal) : kept(record);",
+    replace: "return wait ? started(id, record.instance, signal) : record;",
+  },
+  {
+    name: "who asks to look while a look goes on is forgotten",
+    file: "src/sandbox/reconciler.ts",
+    search: "      kicked.delete(id);\n      if (options.isEngineAway()) return;\n",
+    replace:
+      "      if (options.isEngineAway()) return;\n      setTimeout(() => kicked.delete(id), 60_000).unref();\n",
+  },
+  {
+    name: "a sandbox is decided on as it was before the engine was asked",
+    file: "src/sandbox/reconciler.ts",
+    search: "      const record = repository.get(id);\n      if (record?.instance !== before.instance) {",
+    replace: "      const record = before;\n      if (record?.instance !== before.instance) {",
+  },
+  {
+    name: "limits that an update left behind stay",
+    file: "src/sandbox/decide.ts",
+    search: '  if (!isLimited(record, container)) return { do: "limit", container };\n',
+    replace: "",
   },
 ];

@@ -12,18 +12,27 @@ export interface View {
   readonly engine: ModelEngine;
   readonly bootId: string;
   readonly idle: ReadonlyMap<string, number>;
+  /** Containers of sandboxes that were replaced by others of their id, without a trace of it, are left alone. */
+  readonly isStateLost: boolean;
   /** Whether its limits are not known: see "Not met" in docs/faults.md. */
   readonly isUpdateCut: (instance: string) => boolean;
 }
 
 /** What is not at rest, or not as recorded; undefined if all is. */
-export function restProblem({ daemon, engine, bootId, idle, isUpdateCut }: View): string | undefined {
+export function restProblem({
+  daemon,
+  engine,
+  bootId,
+  idle,
+  isUpdateCut,
+  isStateLost,
+}: View): string | undefined {
   if (daemon === undefined) return "the daemon does not serve";
   const containers = [...engine.containers.values()];
   const identity = (container: ModelContainer) => labels.decode(container.labels);
   for (const container of containers) {
     const of = identity(container);
-    if (of !== undefined && daemon.repository.get(of.id)?.instance !== of.instance) {
+    if (of !== undefined && !isStateLost && daemon.repository.get(of.id)?.instance !== of.instance) {
       return `I1: container ${container.id} of ${of.id} has no record`;
     }
   }

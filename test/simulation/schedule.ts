@@ -27,6 +27,7 @@ export type Action =
   | { readonly do: "restart-daemon"; readonly downMs: number }
   | { readonly do: "restart-engine"; readonly keepsSandboxes: boolean; readonly downMs: number }
   | { readonly do: "reboot"; readonly losesPower: boolean; readonly downMs: number }
+  | { readonly do: "lose-state"; readonly downMs: number }
   | { readonly do: "wall"; readonly jumpMs: number }
   | { readonly do: "disk-full"; readonly forMs: number }
   | { readonly do: "disk-slow"; readonly forMs: number }
@@ -67,6 +68,24 @@ export function scheduleOf(seed: number): Schedule {
       action,
     };
     const verbs = verbsOf[action.do];
+    if (!isCalm && action.do in verbsOf && random.chance(0.08)) {
+      // what is answered now must be there when the power is back
+      const reboot: Action = { do: "reboot", losesPower: true, downMs: random.between(1_000, 5_000) };
+      return [
+        { ...step, action: { do: "disk-slow", forMs: 3_000 } },
+        { ...step, afterMs: 1 },
+        { ...step, afterMs: random.between(1, 1_000), action: reboot },
+      ];
+    }
+    if (action.do === "update" && random.chance(0.4)) {
+      // two at once for the same room
+      const id = random.pick(ids);
+      const wish = wishes.get(id) ?? wishOf(random);
+      const rival: Action = random.chance(0.5)
+        ? { do: "create", id, wish, wait: false }
+        : { do: "start", id };
+      return [step, { ...step, afterMs: random.between(1, 40), action: rival }];
+    }
     if (isCalm || verbs === undefined || random.chance(0.7)) return [step];
     // a fault that meets just what this asks of the engine
     const fault: Action = {
@@ -129,6 +148,7 @@ const faults = {
   "restart-daemon": 2,
   "restart-engine": 2,
   reboot: 2,
+  "lose-state": 1,
   "cut-events": 1,
   wall: 2,
   "disk-full": 2,
@@ -193,6 +213,7 @@ function actionOf(
         downMs: downOf(random),
       };
     case "restart-daemon":
+    case "lose-state":
       return { do: kind, downMs: downOf(random) };
     case "restart-engine":
       return { do: kind, keepsSandboxes: random.chance(0.5), downMs: random.between(50, 6_000) };

@@ -33,6 +33,8 @@ export interface Story {
   /** Things that others did to its containers. */
   touches: number;
   reboots: number;
+  /** Runs that ended. */
+  ends: number;
   /** The answer to a change of its limits was lost: what became of that, nobody knows. */
   isUpdateCut: boolean;
   /** A run that somebody on the host ended, and the daemon was told so in time. */
@@ -62,6 +64,7 @@ export function storyOf(id: string, instance: string, wish: Wish, acceptedAtMs: 
     refusals: 0,
     touches: 0,
     reboots: 0,
+    ends: 0,
     isUpdateCut: false,
     knownExternal: undefined,
   };

@@ -87,6 +87,7 @@ export async function play(
   const ledger = createLedger({
     engine,
     nowMs: time.nowMs,
+    boot: () => `${boot.id}/${states}`,
     violated,
     isLate,
     isCalm: schedule.steps.every(({ action }) => calm.has(action.do)),
@@ -98,6 +99,8 @@ export async function play(
 
   let boot = { id: "boot-1", sinceMs: -1_000 };
   let boots = 1;
+  /** State files so far. */
+  let states = 1;
   let life: Life & { alive: boolean } = { alive: false, isAlive: () => false, reached: () => undefined };
   let daemon: Daemon | undefined;
   let mayStart = true;
@@ -167,7 +170,7 @@ export async function play(
       },
       concerned: () => [...idle.keys(), ...ill],
       onClock: (clock) => {
-        ledger.clock = clock;
+        if (mine.alive) ledger.clock = clock;
       },
       oomKills: (id) => engine.byName(containerName(hostId, id))?.oomKills ?? 0,
       log,
@@ -299,12 +302,16 @@ export async function play(
     }
   }
 
-  function engineGoes(downMs: number): void {
+  /** Open: whoever operates the host may start containers as soon as it is back. */
+  function engineGoes(downMs: number, isOpen: boolean): void {
     engine.isUp = false;
     for (const cut of [...streams]) cut();
     time.after(downMs, () => {
       engine.isUp = true;
       say("engine", () => "is back");
+      for (const container of engine.containers.values()) {
+        if (isOpen && random.chance(0.2)) engine.start(container, "external");
+      }
     });
   }
 
@@ -316,7 +323,7 @@ export async function play(
     if (losesPower) ledger.powerLost(disk.losePower());
     ledger.rebooted();
     engine.endAll("reboot");
-    engineGoes(downMs);
+    engineGoes(downMs, true);
     armed.length = 0;
     boot = { id: `boot-${++boots}`, sinceMs: time.nowMs() + downMs - 5_000 };
     time.after(upMs, () => {
@@ -364,9 +371,14 @@ export async function play(
         return closeDaemon(action.downMs);
       case "restart-engine":
         if (!action.keepsSandboxes) engine.endAll("engine");
-        return engineGoes(action.downMs);
+        return engineGoes(action.downMs, false);
       case "reboot":
         return reboot(action.losesPower, action.downMs);
+      case "lose-state":
+        die("is killed, and its state is lost", action.downMs);
+        disk.wipe();
+        states++;
+        return ledger.stateLost();
       case "wall":
         return time.jumpWall(action.jumpMs);
       case "disk-full":
@@ -436,6 +448,7 @@ export async function play(
       engine,
       bootId: boot.id,
       idle,
+      isStateLost: states > 1,
       isUpdateCut: (instance: string) => ledger.books.story(instance)?.isUpdateCut === true,
     });
     let problem = restProblem(view());

@@ -26,6 +26,8 @@ const goodEngine: EngineDescription = {
   dataRoot: "/var/lib/docker",
 };
 
+const nowMs = 1_700_000_000_000;
+
 interface Engine {
   describe: () => Promise<EngineDescription>;
   containers: readonly Container[];
@@ -79,6 +81,7 @@ function watched(change: Partial<Engine> = {}, orphanGraceMs = 0) {
     },
     store,
     labels,
+    clock: { nowMs: () => nowMs, wallMs: (ms) => ms },
     hostId: "host-one",
     bootId,
     relistPeriodMs: 20,
