@@ -99,7 +99,7 @@ export function createManager({
             },
           );
         }
-        return wait ? rested(asked, existing.instance, signal) : kept(existing);
+        return kept(wait ? await rested(asked, existing.instance, signal) : existing);
       }
       const spec = effectiveSpec(request, config());
       checkImage(spec.image, allowedImages(config()));

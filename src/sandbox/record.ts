@@ -241,7 +241,10 @@ export interface SandboxRecord {
 
 /** Whether its request counts against the host. */
 export function holdsCapacity(record: SandboxRecord): boolean {
-  return isToLive(record) || (record.state !== "STOPPED" && record.state !== "FAILED");
+  const { state, transition } = record;
+  // what held none does not come to hold some by being removed
+  const held = state === "DELETING" ? transition.from : state;
+  return isToLive(record) || (held !== "STOPPED" && held !== "FAILED");
 }
 
 /**

@@ -45,7 +45,7 @@ export interface Ledger {
   rebooted(): void;
   called(call: Call): void;
   returned(call: Call, record: SandboxRecord | undefined): void;
-  failed(call: Call, error: unknown): void;
+  failed(call: Call): void;
   /** After each thing that happened. */
   look(nowMs: number): void;
 }
@@ -118,13 +118,13 @@ export function createLedger(options: LedgerOptions): Ledger {
     const { requests, limits } = promised(books.records());
     const { allocatable } = capacity;
     if (
-      requests.memoryBytes > allocatable.memoryBytes ||
+      limits.memoryBytes > allocatable.memoryBytes ||
       limits.cpuMillis > allocatable.cpuMillis ||
       limits.pids > allocatable.pids ||
       requests.sandboxes > allocatable.sandboxes
     ) {
       violated(
-        `I4: ${record.id} was admitted beyond what is allocatable: ${JSON.stringify(requests)} of ${JSON.stringify(allocatable)}`,
+        `I4: ${record.id} was admitted beyond what is allocatable: ${JSON.stringify(limits)} of ${JSON.stringify(allocatable)}`,
       );
     }
   }
@@ -345,11 +345,9 @@ export function createLedger(options: LedgerOptions): Ledger {
 
   function mayStart(story: Story, record: SandboxRecord) {
     if (record.wanted !== "RUNNING") {
-      return violated(`I6: ${story.id} is started although it is wanted ${record.wanted}`);
+      violated(`I6: ${story.id} is started although it is wanted ${record.wanted}`);
     }
-    if (story.isStopAcknowledged) {
-      return violated(`I6: ${story.id} is started after a stop that was acknowledged`);
-    }
+    if (story.isStopAcknowledged) violated(`I6: ${story.id} is started after a stop that was acknowledged`);
     const { backoff } = story;
     if (backoff !== undefined && steadyMs() < backoff.notBeforeMs) {
       violated(
