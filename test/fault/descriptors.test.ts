@@ -1,13 +1,16 @@
 // A daemon that has no file descriptor left: what needs one fails, what needs none goes on, and once there are some again it is
-// as before. Never does it end.
+// as before. Nobody starts it again if it ends, so each answer shows that it did not.
 
 import { execFileSync } from "node:child_process";
-import { readdirSync } from "node:fs";
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { connect, type Socket } from "node:net";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { createClient } from "@connectrpc/connect";
 import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { HostConditionType } from "../../gen/sandboxd/v1/host_pb.ts";
 import { SandboxState } from "../../gen/sandboxd/v1/sandbox_pb.ts";
 import { SandboxService } from "../../gen/sandboxd/v1/sandbox_service_pb.ts";
 import { engineObstacle } from "../harness/engine.ts";
@@ -25,23 +28,33 @@ import {
 } from "../harness/sandboxes.ts";
 
 const shortMs = 5_000;
+const enough = 1_024;
 
 describe.skipIf(engineObstacle !== undefined)(
   `a daemon with no file descriptor (${engineObstacle ?? "engine"})`,
   () => {
     let witness: EventWitness;
     let host: TestHost;
+    /** Holds how many a daemon has that is started. */
+    let limit: string;
     beforeAll(async () => {
       witness = await witnessEvents();
-      host = await startHost({ config: { engine: { relist_period: "1s" }, ...witness.config } });
+      limit = join(mkdtempSync(join(tmpdir(), "descriptors-")), "limit");
+      writeFileSync(limit, String(enough));
+      host = await startHost({
+        launcher: ["sh", "-c", 'ulimit -n "$(cat "$0")"; exec "$@"', limit],
+        config: { engine: { relist_period: "1s" }, ...witness.config },
+      });
     });
     afterAll(async () => {
       await host?.daemon.cleanup();
       await witness?.close();
+      rmSync(dirname(limit), { recursive: true, force: true });
     });
 
     const pid = () => present(host.daemon.pid());
-    const allow = (count: number) => execFileSync("prlimit", ["--pid", String(pid()), `--nofile=${count}:`]);
+    const allow = (count: number) =>
+      execFileSync("prlimit", ["--pid", String(pid()), `--nofile=${count}:${enough}`]);
     const inUse = () => readdirSync(`/proc/${pid()}/fd`).length;
 
     /** A call on a connection of its own. */
@@ -69,7 +82,7 @@ describe.skipIf(engineObstacle !== undefined)(
         const before = await host.run(runs, sleeping);
         await host.run(stops, sleeping);
         await host.run(ends, "sleep 3; exit 3");
-        const daemon = pid();
+        const request = { sandboxId: created, tenant, spec: specOf(sleeping) };
         const crowd: Socket[] = [];
         allow(inUse() + spare);
         try {
@@ -77,8 +90,6 @@ describe.skipIf(engineObstacle !== undefined)(
             crowd.push(connect(host.daemon.socketPath).on("error", () => {}));
           await sleep(200);
           await expect(stranger(), "there is none for another connection").rejects.toThrow();
-
-          const request = { sandboxId: created, tenant, spec: specOf(sleeping) };
           const verbs = Promise.allSettled([
             host.sandboxes.createSandbox(request, { timeoutMs: shortMs }),
             host.sandboxes.stopSandbox({ sandboxId: stops }, { timeoutMs: shortMs }),
@@ -96,13 +107,14 @@ describe.skipIf(engineObstacle !== undefined)(
           }
         } finally {
           for (const socket of crowd) socket.destroy();
-          allow(1_024);
+          allow(enough);
         }
 
         await eventually("a call on a new connection", stranger, () => true, 5_000);
-        expect(pid(), "it did not end").toBe(daemon);
         expect(await host.get(runs)).toEqual(before);
-        await host.until(created, isIn(SandboxState.RUNNING));
+        // it was accepted, or refused because the engine could not be reached
+        const again = present((await host.sandboxes.createSandbox(request)).sandbox);
+        expect(again.status?.state).toBe(SandboxState.RUNNING);
         await host.until(stops, isIn(SandboxState.STOPPED));
         const ended = await host.until(ends, isIn(SandboxState.FAILED));
         expect(ended.status?.exit?.code).toBe(3);
@@ -112,5 +124,31 @@ describe.skipIf(engineObstacle !== undefined)(
         await witness.check(host);
       },
     );
+
+    test("but too few at its start: it serves, and says what it lacks, until it is started with more", async () => {
+      const ids = ["one", "two", "three"];
+      const before = await Promise.all(ids.map((id) => host.run(id, sleeping)));
+      await host.daemon.stop();
+      // enough to serve, and not for the accounts of all sandboxes
+      writeFileSync(limit, "60");
+      await host.daemon.start();
+      const told = await eventually(
+        "the condition",
+        async () => present((await host.host.getHost({})).host).conditions.filter(({ active }) => active),
+        (found) => found.some(({ type }) => type === HostConditionType.ENGINE_ABSENT),
+      );
+      expect(told[0]?.hint).toContain("LimitNOFILE");
+      await sleep(3_000);
+      expect(await Promise.all(ids.map(host.get))).toEqual(before);
+      writeFileSync(limit, String(enough));
+      await host.daemon.restart();
+      const statistics = () =>
+        Promise.all(ids.map((sandboxId) => host.sandboxes.getSandboxStats({ sandboxId })));
+      await eventually("statistics of all", statistics, () => true, 10_000);
+      expect(await Promise.all(ids.map(host.get))).toEqual(before);
+      const four = () => host.run("four", sleeping);
+      await eventually("a create", four, isIn(SandboxState.RUNNING), 5_000);
+      await witness.check(host);
+    });
   },
 );
