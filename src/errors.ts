@@ -112,3 +112,9 @@ export function invalidField(field: string, description: string, hint?: string):
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
+
+/** Whether the process, or the machine, has no file descriptor left: nobody's fault that is asked, and over once some are closed. */
+export function isOutOfDescriptors(error: unknown): boolean {
+  const cause = error instanceof SandboxdError ? error.details.cause : error;
+  return cause instanceof Error && "code" in cause && (cause.code === "EMFILE" || cause.code === "ENFILE");
+}

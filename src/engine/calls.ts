@@ -1,6 +1,6 @@
 // One way to call the engine: with a deadline per verb, and with each failure said in the catalogue's words.
 
-import { messageOf, SandboxdError } from "../errors.ts";
+import { isOutOfDescriptors, messageOf, SandboxdError } from "../errors.ts";
 
 export type Verb =
   | "list"
@@ -37,7 +37,9 @@ export function engineError(verb: Verb, error: unknown): SandboxdError {
   const status = statusOf(error);
   if (
     status === undefined &&
-    (unreachable.has(String(code)) || /socket hang up|aborted/.test(messageOf(error)))
+    (unreachable.has(String(code)) ||
+      isOutOfDescriptors(error) ||
+      /socket hang up|aborted/.test(messageOf(error)))
   ) {
     return new SandboxdError("ENGINE_UNAVAILABLE", `the engine cannot be reached: ${messageOf(error)}`, {
       hint: "GetHost tells the condition; the daemon goes on by itself once the engine answers",

@@ -3,7 +3,7 @@
 
 import { setTimeout as sleep } from "node:timers/promises";
 import type { ContainerSummary, EngineDescription, Runtime } from "../engine/runtime.ts";
-import { messageOf, SandboxdError } from "../errors.ts";
+import { isOutOfDescriptors, messageOf, SandboxdError } from "../errors.ts";
 import type { Log } from "../observe/log.ts";
 import type { Store } from "../store/store.ts";
 import type { Clock } from "./clock.ts";
@@ -333,5 +333,8 @@ function healthOfFailure(error: unknown, engine: EngineDescription | undefined):
       engine,
     };
   }
-  return { problem: "ENGINE_ABSENT", message, hint: "start the engine, or set [engine] socket", engine };
+  const hint = isOutOfDescriptors(error)
+    ? "the daemon has no file descriptor left to reach it: see who keeps connections open, or raise LimitNOFILE= of its unit"
+    : "start the engine, or set [engine] socket";
+  return { problem: "ENGINE_ABSENT", message, hint, engine };
 }

@@ -1,6 +1,6 @@
 // The transitions that the reconciler makes, as values: what each says of who, when and why.
 
-import { type Reason, SandboxdError } from "../errors.ts";
+import { isOutOfDescriptors, type Reason, SandboxdError } from "../errors.ts";
 import type { Settlement } from "./decide.ts";
 import { actors, type SandboxRecord, type State, type TransitionReason } from "./record.ts";
 
@@ -77,6 +77,7 @@ export function moved(record: SandboxRecord, to: Settlement): SandboxRecord {
 
 /** The transition that a failed start means; undefined if it is worth another try. */
 export function failureReason(error: unknown): TransitionReason | undefined {
+  if (isOutOfDescriptors(error)) return undefined;
   if (!(error instanceof SandboxdError)) return "START_FAILED";
   const reasons: Partial<Record<Reason, TransitionReason>> = {
     IMAGE_UNAVAILABLE: "IMAGE_UNAVAILABLE",

@@ -222,6 +222,15 @@ describe("the engine's health is told as", () => {
     expect(health[0]?.hint === "").toBe(problem === undefined);
   });
 
+  test("absent for want of file descriptors, with what to do about that", async () => {
+    const { watch, health } = watched({ describe: () => Promise.reject(unavailable("EMFILE")) });
+    await watch.start();
+    expect(health[0]).toMatchObject({
+      problem: "ENGINE_ABSENT",
+      hint: expect.stringContaining("LimitNOFILE"),
+    });
+  });
+
   test("what is known of the engine while it cannot be reached, and well again once it can", async () => {
     const { watch, engine, health } = watched();
     await watch.start();
