@@ -82,7 +82,9 @@ function wantedProblem(story: Story, next: SandboxRecord, world: World): string 
     default: {
       const named = world.engine.byName(containerName(hostId, story.id));
       const isNameTaken = named !== undefined && labels.decode(named.labels)?.instance !== story.instance;
-      return story.refusals > 0 || container?.initFailed === true || isNameTaken
+      // of one that somebody has removed since, nothing is left to tell
+      const isGone = container === undefined && story.touches > 0;
+      return story.refusals > 0 || container?.initFailed === true || isNameTaken || isGone
         ? undefined
         : "nothing failed";
     }
