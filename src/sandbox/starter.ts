@@ -70,7 +70,8 @@ export function createStarter(options: StarterOptions): Starter {
       if (accepted === undefined) return record;
       if (accepted.state !== "PULLING") settle(accepted, pulling(reference));
       await runtime.pull(reference);
-      image = await findImage(reference);
+      // a lookup that others began before would not know it yet
+      image = await runtime.image(reference);
     }
     if (image === undefined) {
       throw new SandboxdError("IMAGE_UNAVAILABLE", `image ${reference} is not on this host`, {

@@ -131,13 +131,14 @@ describe("a peer that falls silent", () => {
     const uplink = uplinkOf({
       source,
       endpoints: [proxy.url],
-      limits: { keepaliveMs: 300, keepaliveTimeoutMs: 200 },
+      // a busy machine answers late, too
+      limits: { keepaliveMs: 300, keepaliveTimeoutMs: 1_000 },
     });
     await until(() => expect(uplink.status().state).toBe("live"));
     const startMs = performance.now();
     proxy.silence();
-    await until(() => expect(uplink.status().state).not.toBe("live"), 3_000);
-    expect(performance.now() - startMs).toBeLessThan(2_000);
+    await until(() => expect(uplink.status().state).not.toBe("live"), 8_000);
+    expect(performance.now() - startMs).toBeLessThan(5_000);
     proxy.speak();
     source.append(5);
     await until(() => expect(source.lastAcknowledgedSequence()).toBe(5));

@@ -120,7 +120,8 @@ export function createBooks(violated: (message: string) => void): Books {
       story.warnedOfMs = record.warnedOfMs === undefined ? [] : [record.warnedOfMs];
       story.backoffs = record.restarts?.recentMs ?? [];
       // a wait that was not on disk yet went with the power
-      if (record.state !== "BACKING_OFF") story.backoff = undefined;
+      story.backoff = undefined;
+      story.lastRun = "";
       story.isToGo = record.wanted === "DELETED";
     }
   }
@@ -146,6 +147,7 @@ export function createBooks(violated: (message: string) => void): Books {
         const record = event.sandbox;
         const before = records.get(record.id);
         told(event.type, record, before);
+        const isRebuilt = event.type === "SANDBOX_CREATED" && record.transition.reason === "ADOPTED";
         let story = stories.get(record.instance);
         if (story === undefined) {
           const wish = born.get(record.instance) ?? wishes.get(record.id);
@@ -154,11 +156,10 @@ export function createBooks(violated: (message: string) => void): Books {
             continue;
           }
           born.set(record.instance, wish);
-          const isRebuilt = record.transition.reason === "ADOPTED";
           story = storyOf(record.id, record.instance, wish, isRebuilt ? record.createdAtMs : steadyMs);
-          if (isRebuilt) adopted(story, steadyMs);
           stories.set(record.instance, story);
         }
+        if (isRebuilt) adopted(story, steadyMs);
         changes.push({ story, before, record, type: event.type });
       }
       apply(commit);

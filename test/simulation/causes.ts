@@ -52,7 +52,6 @@ const verbs = {
 
 function wantedProblem(story: Story, next: SandboxRecord, world: World): string | undefined {
   const { reason } = next.transition;
-  const container = containerOf(story, world.engine);
   switch (reason) {
     case "REQUESTED":
       return verbs[next.wanted].some((verb) => story.asked.has(verb)) ? undefined : "nobody asked for it";
@@ -82,11 +81,7 @@ function wantedProblem(story: Story, next: SandboxRecord, world: World): string 
     default: {
       const named = world.engine.byName(containerName(hostId, story.id));
       const isNameTaken = named !== undefined && labels.decode(named.labels)?.instance !== story.instance;
-      // of one that somebody has removed since, nothing is left to tell
-      const isGone = container === undefined && story.touches > 0;
-      return story.refusals > 0 || container?.initFailed === true || isNameTaken || isGone
-        ? undefined
-        : "nothing failed";
+      return story.refusals > 0 || isNameTaken ? undefined : "nothing failed";
     }
   }
 }
@@ -126,7 +121,7 @@ function renewalProblem(
 function warningProblem(story: Story, { id }: SandboxRecord, { steadyMs }: World): string | undefined {
   const expiryMs = expiryOf(story);
   if (story.warnedOfMs.includes(expiryMs)) return `${id} was warned twice of one expiry`;
-  if (steadyMs >= expiryMs) return `${id} was warned after its expiry`;
+  if (steadyMs >= expiryMs) return `${id} was warned ${steadyMs - expiryMs} ms after its expiry`;
   const { warningMs = 0 } = story.wish.life.lifetime ?? {};
   if (steadyMs < expiryMs - warningMs) return `${id} was warned ${expiryMs - steadyMs} ms before its expiry`;
   story.warnedOfMs = [...story.warnedOfMs, expiryMs];

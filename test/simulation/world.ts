@@ -90,6 +90,7 @@ export async function play(
     isLate,
     isCalm: schedule.steps.every(({ action }) => calm.has(action.do)),
     diskSlownessMs: schedule.steps.some(({ action }) => action.do === "disk-slow") ? 6_100 : 20,
+    isDiskGood: schedule.steps.every(({ action }) => !/^disk|crash-at/.test(action.do)),
     isIdle: (id) => idle.has(id),
     isIll: (id) => ill.has(id),
   });
@@ -139,7 +140,6 @@ export async function play(
     const name = containerName(hostId, id);
     const container = engine.byName(name);
     if (act === "squat") {
-      for (const story of ledger.books.stories()) if (story.id === id) story.refusals++;
       engine.squat(name, { "sandboxd.host": hostId });
     }
     if (container === undefined) return;

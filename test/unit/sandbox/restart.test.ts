@@ -1,48 +1,132 @@
-import { expect, test } from "vitest";
-import { decide } from "../../../src/sandbox/decide.ts";
-import type { Health, SandboxRecord } from "../../../src/sandbox/record.ts";
-import { recentOf } from "../../../src/sandbox/restart.ts";
-import { bootId, containerOf, recordOf } from "./fixture.ts";
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import type { Settlement } from "../../../src/sandbox/decide.ts";
+import { failed } from "../../../src/sandbox/ending.ts";
+import { actors, type RestartPolicy, type SandboxRecord } from "../../../src/sandbox/record.ts";
+import { underPolicy } from "../../../src/sandbox/restart.ts";
+import { recordOf } from "./fixture.ts";
 
-const spec: SandboxRecord["spec"] = {
-  ...recordOf().spec,
-  restart: { ...recordOf().spec.restart, maxAttempts: 2, windowMs: 600_000, resetAfterMs: 1_000 },
-  healthCheck: {
-    probe: { kind: "tcp", port: 80 },
-    intervalMs: 1_000,
-    timeoutMs: 1_000,
-    startPeriodMs: 0,
-    retries: 1,
-    onUnhealthy: "RESTART",
-  },
+const nowMs = 1_000_000;
+const { spec } = recordOf();
+
+const policy: RestartPolicy = {
+  mode: "ON_FAILURE",
+  delayMs: 1_000,
+  maxDelayMs: 8_000,
+  maxAttempts: 3,
+  windowMs: 60_000,
+  resetAfterMs: 30_000,
 };
-const restarts = { count: 2, recentMs: [50_000, 60_000] };
-const ofState = (state: Health["state"]): Health => ({ state, failures: 0, message: "" });
-const nowMs = 100_000;
-const ranMs = 2_000;
 
-test("earlier restarts are forgotten once it has run well for long enough", () => {
-  const healthy = recordOf({ spec, restarts, health: ofState("HEALTHY") });
-  expect(recentOf(healthy, ranMs, nowMs)).toEqual([]);
-  const { healthCheck: _, ...unchecked } = spec;
-  expect(recentOf(recordOf({ spec: unchecked, restarts }), ranMs, nowMs)).toEqual([]);
+function under(restart: Partial<RestartPolicy>, change: Partial<SandboxRecord> = {}): SandboxRecord {
+  return recordOf({ spec: { ...spec, restart: { ...policy, ...restart } }, ...change });
+}
+
+const exited = failed("EXITED", "ended with exit code 1", actors.sandbox);
+const completed: Settlement = {
+  ...failed("COMPLETED", "ended with exit code 0", actors.sandbox),
+  state: "STOPPED",
+};
+
+const recent = (...agoMs: readonly number[]) => ({
+  restarts: { count: agoMs.length, recentMs: agoMs.map((ms) => nowMs - ms) },
 });
 
-test("they are not while it was not well, also when it is being stopped for that", () => {
-  for (const state of ["STARTING", "UNHEALTHY"] as const) {
-    const ill = recordOf({ spec, restarts, health: ofState(state) });
-    expect(recentOf(ill, ranMs, nowMs)).toEqual(restarts.recentMs);
-  }
-  expect(recentOf(recordOf({ spec, restarts, state: "STOPPING" }), ranMs, nowMs)).toEqual(restarts.recentMs);
-});
+const stateAfter = (record: SandboxRecord, end: Settlement, ranMs = 0) =>
+  underPolicy(record, end, ranMs, nowMs).state;
 
-test("what was stopped as unhealthy ends as that, not as killed for memory", () => {
-  const why = { ...recordOf().transition, reason: "UNHEALTHY", message: "unhealthy: broken" } as const;
-  const record = recordOf({ spec, restarts, ranSinceMs: nowMs - ranMs, state: "STOPPING", transition: why });
-  const container = containerOf({ state: "exited", exitCode: 137, finishedAt: "2026-01-01T10:01:00Z" });
-  const seen = { kind: "present", container, oomKills: 1, touchedExternally: false } as const;
-  expect(decide(record, seen, { bootId, nowMs })).toMatchObject({
-    do: "settle",
-    settlement: { state: "FAILED", reason: "UNHEALTHY", exit: { oomKilled: false, oomKills: 1 } },
+describe("a main command that ended", () => {
+  test.each([
+    ["NEVER", exited, "FAILED"],
+    ["NEVER", completed, "STOPPED"],
+    ["ON_FAILURE", exited, "BACKING_OFF"],
+    ["ON_FAILURE", completed, "STOPPED"],
+    ["UNLESS_STOPPED", exited, "BACKING_OFF"],
+    ["UNLESS_STOPPED", completed, "BACKING_OFF"],
+  ] as const)("under %s", (mode, end, expected) => {
+    expect(stateAfter(under({ mode }), end)).toBe(expected);
   });
+
+  test.each(["EXITED", "SIGNALED", "OOM_KILLED", "HOST_REBOOT", "START_FAILED"] as const)(
+    "by %s has failed",
+    (reason) => {
+      expect(stateAfter(under({}), failed(reason, "", actors.sandbox))).toBe("BACKING_OFF");
+    },
+  );
+
+  test.each(["EXTERNAL", "CONTAINER_LOST", "REQUESTED", "EXPIRED", "EVICTED", "DRAINED"] as const)(
+    "by %s is not started again",
+    (reason) => {
+      expect(stateAfter(under({ mode: "UNLESS_STOPPED" }), failed(reason, "", actors.external))).toBe(
+        "FAILED",
+      );
+    },
+  );
+
+  test("because it was unhealthy is started again if its health check says so, whatever the mode", () => {
+    const unhealthy = failed("UNHEALTHY", "no answer", actors.policy);
+    const healthCheck = {
+      probe: { kind: "tcp", port: 80 },
+      intervalMs: 1_000,
+      timeoutMs: 1_000,
+      startPeriodMs: 0,
+      retries: 1,
+      onUnhealthy: "RESTART",
+    } as const;
+    const record = under({ mode: "NEVER" });
+    expect(stateAfter(record, unhealthy)).toBe("FAILED");
+    expect(stateAfter({ ...record, spec: { ...record.spec, healthCheck } }, unhealthy)).toBe("BACKING_OFF");
+  });
+});
+
+describe("restarts", () => {
+  test("are bounded within the window", () => {
+    expect(stateAfter(under({}, recent(3, 2)), exited)).toBe("BACKING_OFF");
+    const last = underPolicy(under({}, recent(3, 2, 1)), exited, 0, nowMs);
+    expect(last.state).toBe("FAILED");
+    expect(last.message).toContain("not started again after 3 restarts within 60 s");
+  });
+
+  test("before the window no longer count", () => {
+    expect(stateAfter(under({}, recent(60_000, 60_001, 61_000)), exited)).toBe("BACKING_OFF");
+  });
+
+  test("are forgotten after a run of reset_after", () => {
+    const record = under({}, recent(59_000, 50_000, 40_000));
+    expect(stateAfter(record, exited, 29_999)).toBe("FAILED");
+    expect(stateAfter(record, exited, 30_000)).toBe("BACKING_OFF");
+  });
+
+  test("are counted since the acceptance, also those that no longer bound anything", () => {
+    const record = under({}, { restarts: { count: 7, recentMs: [] } });
+    expect(underPolicy(record, exited, 0, nowMs).restarts).toMatchObject({ count: 8, recentMs: [nowMs] });
+  });
+});
+
+test("the wait doubles up to its most, and is shortened by a half at most", () => {
+  fc.assert(
+    fc.property(
+      fc.uuid(),
+      fc.integer({ min: 100, max: 600_000 }),
+      fc.integer({ min: 1, max: 64 }),
+      fc.integer({ min: 0, max: 20 }),
+      (instance, delayMs, factor, attempts) => {
+        const maxDelayMs = delayMs * factor;
+        const agoMs = Array.from({ length: attempts }, (_, index) => index);
+        const record = under({ delayMs, maxDelayMs, maxAttempts: 1_000 }, { instance, ...recent(...agoMs) });
+        const waitMs = (underPolicy(record, exited, 0, nowMs).restarts?.nextAtMs ?? 0) - nowMs;
+        const wholeMs = Math.min(maxDelayMs, delayMs * 2 ** attempts);
+        expect(waitMs).toBeGreaterThanOrEqual(Math.floor(wholeMs / 2));
+        expect(waitMs).toBeLessThanOrEqual(wholeMs);
+      },
+    ),
+  );
+});
+
+test("sandboxes that ended together do not start together, and each always at the same time", () => {
+  const next = (instance: string) =>
+    underPolicy(under({}, { instance }), exited, 0, nowMs).restarts?.nextAtMs;
+  const times = Array.from({ length: 20 }, (_, index) => next(`instance-${index}`));
+  expect(new Set(times).size).toBeGreaterThan(15);
+  expect(times).toEqual(Array.from({ length: 20 }, (_, index) => next(`instance-${index}`)));
 });
