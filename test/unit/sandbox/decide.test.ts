@@ -255,7 +255,9 @@ test("nothing is ever created or started that is not wanted to run", () => {
     fc.property(anyRecord, anyObserved, (record, observed) => {
       const action = decide(record, observed, now);
       fc.pre(record.wanted !== "RUNNING");
-      expect(["create", "start", "verify"]).not.toContain(action.do);
+      // what was paused, and was let go on behind the daemon, is taken as it is
+      const mayRun = record.wanted === "PAUSED" && record.state === "PAUSED";
+      expect(["create", "start", ...(mayRun ? [] : ["verify"])]).not.toContain(action.do);
     }),
   );
 });
