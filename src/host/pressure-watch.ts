@@ -3,7 +3,7 @@
 import { SandboxdError } from "../errors.ts";
 import type { HostSample } from "../monitor/host-sampler.ts";
 import type { Clock } from "../sandbox/clock.ts";
-import { type ClockLook, clockChange, lookAtClock } from "./clock-change.ts";
+import { clockChange, lookAtClock } from "./clock-change.ts";
 import type { Host } from "./host.ts";
 import {
   type Course,
@@ -49,7 +49,8 @@ export function createPressureWatch({
 }: PressureWatchOptions): PressureWatch {
   const courses = new Map<PressureType, Course>();
   const measures = new Map<PressureType, Measure>();
-  let clockLook: ClockLook | undefined;
+  // from now on, so that no jump comes before the first look
+  let clockLook = lookAtClock(undefined, wallClockMs(), clock.nowMs());
 
   function lookAtWallClock(nowMs: number): void {
     clockLook = lookAtClock(clockLook, wallClockMs(), nowMs);
