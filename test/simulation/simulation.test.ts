@@ -7,7 +7,7 @@ import type { Report } from "./run.ts";
 
 const seed = process.env["SANDBOXD_TEST_SEED"];
 const schedules = Number(process.env["SANDBOXD_TEST_SCHEDULES"] ?? 20_000);
-const fresh = Math.ceil(schedules / 5);
+const fresh = Math.ceil(schedules / 20);
 const timeoutMs = 600_000;
 
 /** The least that shows it, and how to see it again. */
