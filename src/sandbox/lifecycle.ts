@@ -68,6 +68,8 @@ export function createLifecycle({
       }
       checkBlockIo(current.spec.resources, host());
       assertOpen();
+      // the wait may have been as long as a stop takes
+      refuseIfExpired(current);
       room.admit(current);
       const pending = moved(current, {
         state: "PENDING",
