@@ -108,7 +108,10 @@ export function createStarter(options: StarterOptions): Starter {
     } else {
       const now = repository.unmoved(record);
       if (now === undefined) return undefined;
-      if (now.state !== "CREATING") settle(now, starting("starting its container"));
+      if (now.state !== "CREATING") {
+        const { imageId, imageVolumes } = record;
+        settle({ ...now, imageId, imageVolumes }, starting("starting its container"));
+      }
     }
     if (containerId === undefined) return undefined;
     // as it is now, whoever made it: an answer to its creation may have been lost, and its removal have failed
@@ -214,12 +217,19 @@ export function createStarter(options: StarterOptions): Starter {
         },
       );
     },
-    async verify(record, { id: containerId, startedAt }, why) {
+    async verify(record, container, why) {
+      const { id: containerId, startedAt } = container;
       const startedAtMs = Date.parse(startedAt);
       await orFailed(
         record.id,
         () => containerId,
-        () => verified(record, containerId, Number.isNaN(startedAtMs) ? Date.now() : startedAtMs, why),
+        () =>
+          verified(
+            bound(record, container),
+            containerId,
+            Number.isNaN(startedAtMs) ? Date.now() : startedAtMs,
+            why,
+          ),
         // what was told as running is ended for a limit that does not hold, not because the engine could not say
         (reason) => record.state === "CREATING" || reason === "LIMIT_UNENFORCED",
       );
