@@ -328,6 +328,8 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     hasLookedAt: (id) => lookedAt.has(id),
     between: (id, job) => queues.run(id, job),
     noticed({ containerId, action, labels: attributes }) {
+      // the engine tells in order, however late: signals that it told before a start met an earlier run
+      if (action === "start") touched.delete(containerId);
       // what this daemon is doing itself is looked at by whoever does it
       if (action === "start" && ours.start.has(containerId)) return;
       const identity = labels.decode(attributes);
