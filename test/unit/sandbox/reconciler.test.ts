@@ -1,0 +1,236 @@
+import { describe, expect, onTestFinished, test, vi } from "vitest";
+import { SandboxdError } from "../../../src/errors.ts";
+import { actors } from "../../../src/sandbox/record.ts";
+import { recordOf } from "./fixture.ts";
+import { containerFor, gate, labels, reconciled } from "./reconciled.ts";
+
+const caller = { kind: "CALLER", identity: "somebody" } as const;
+const pending = recordOf({ state: "PENDING", containerId: "", imageId: "", bootId: "" });
+const running = recordOf();
+const { spec } = running;
+const restart = { ...spec.restart, mode: "ON_FAILURE", delayMs: 60_000, maxDelayMs: 60_000 } as const;
+
+const unavailable = new SandboxdError("ENGINE_UNAVAILABLE", "nobody answers");
+
+describe("what a caller changes while the engine is asked is not overwritten:", () => {
+  test("a stop while limits are read back", async () => {
+    const { manager, engine, repository, reconciler } = reconciled([pending]);
+    const verifying = gate();
+    engine.verify = async () => {
+      await verifying.pass();
+      return { version: 2, memory: "", cpu: "", cpuacct: "", pids: "", blkio: "", freezer: "" };
+    };
+    reconciler.kick("one");
+    await verifying.reached;
+    const stopped = manager.stop("one", { actor: caller });
+    verifying.open();
+    expect(await stopped).toMatchObject({ state: "STOPPED", wanted: "STOPPED", generation: 2 });
+    expect(repository.get("one")?.state).toBe("STOPPED");
+  });
+
+  test("a renewal while the container is looked at", async () => {
+    const { manager, engine, repository, reconciler, containers } = reconciled([
+      recordOf({ state: "STOPPED", wanted: "STOPPED" }),
+    ]);
+    containers.set("c1", containerFor(running));
+    const inspect = engine.inspect;
+    const looking = gate();
+    engine.inspect = async (id) => {
+      await looking.pass();
+      return inspect(id);
+    };
+    reconciler.kick("one");
+    await looking.reached;
+    const { expiresAtMs } = await manager.renew("one", { actor: caller, generation: 1, ttlMs: 60_000 });
+    looking.open();
+    await reconciler.idle();
+    expect(repository.get("one")).toMatchObject({ expiresAtMs, generation: 2, state: "STOPPED" });
+  });
+
+  test("a delete while the report of an end is put together", async () => {
+    const { manager, engine, repository, reconciler, containers, events } = reconciled();
+    containers.set("c1", containerFor(running, { state: "exited", exitCode: 1 }));
+    const reading = gate();
+    engine.logs = async function* () {
+      await reading.pass();
+      yield* [];
+    };
+    reconciler.kick("one");
+    await reading.reached;
+    const deleted = manager.delete("one", { actor: caller });
+    reading.open();
+    await deleted;
+    expect(repository.get("one")).toBeUndefined();
+    expect(await events()).toEqual(["SANDBOX_CREATED", "DELETING", "SANDBOX_DELETED"]);
+  });
+});
+
+describe("a step that is tried again", () => {
+  test("tells the same state once", async () => {
+    const { engine, repository, reconciler, events } = reconciled([pending]);
+    const create = engine.create;
+    engine.create = async () => {
+      throw unavailable;
+    };
+    reconciler.kick("one");
+    await reconciler.idle();
+    engine.create = create;
+    reconciler.kick("one");
+    await reconciler.idle();
+    expect(repository.get("one")?.state).toBe("RUNNING");
+    expect(await events()).toEqual(["SANDBOX_CREATED", "CREATING", "RUNNING"]);
+  });
+
+  test("leaves no timer behind a closed reconciler, however often it failed", async () => {
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+    onTestFinished(() => void vi.useRealTimers());
+    const { engine, reconciler } = reconciled();
+    engine.inspect = async () => {
+      throw unavailable;
+    };
+    reconciler.kick("one", { fresh: false });
+    reconciler.kick("one", { fresh: true });
+    reconciler.kick("one", { fresh: true });
+    await reconciler.idle();
+    reconciler.close();
+    expect(vi.getTimerCount()).toBe(0);
+  });
+});
+
+describe("a container", () => {
+  test("that somebody renamed stays its sandbox's", async () => {
+    const { manager, containers, done } = reconciled();
+    containers.set("c1", containerFor(running, { name: "mine" }));
+    expect(await manager.stop("one", { actor: caller })).toMatchObject({ state: "STOPPED" });
+    expect(done).toEqual(["stop c1"]);
+  });
+
+  test("whose create got lost is found by its name, and tells what image it is of", async () => {
+    const { reconciler, repository, containers, done } = reconciled([pending]);
+    const bound = { ...pending, imageId: "sha256:1" };
+    containers.set("c9", containerFor(bound, { id: "c9", state: "created", startedAt: "" }));
+    reconciler.kick("one");
+    await reconciler.idle();
+    expect(repository.get("one")).toMatchObject({
+      state: "RUNNING",
+      containerId: "c9",
+      imageId: "sha256:1",
+    });
+    expect(done).toEqual(["start c9"]);
+  });
+
+  test("that an update left with other limits gets those that are recorded", async () => {
+    const { reconciler, containers, done } = reconciled();
+    const limits = { ...containerFor(running).limits, memoryBytes: 2 ** 30 };
+    containers.set("c1", containerFor(running, { limits }));
+    reconciler.kick("one");
+    await reconciler.idle();
+    expect(done).toEqual(["update c1"]);
+    expect(containers.get("c1")).toEqual(containerFor(running));
+  });
+
+  test("that is let go on is not removed because the engine could not say how it is", async () => {
+    const { reconciler, repository, engine, containers, done } = reconciled([
+      recordOf({ state: "RESUMING" }),
+    ]);
+    containers.set("c1", containerFor(running));
+    engine.verify = async () => {
+      throw new SandboxdError("ENGINE_FAILED", "engine inspect: (HTTP code 500)");
+    };
+    reconciler.kick("one");
+    await reconciler.idle();
+    expect(repository.get("one")?.state).toBe("RESUMING");
+    expect(done).toEqual([]);
+  });
+
+  test("that is let go on without its limits is removed", async () => {
+    const { reconciler, repository, engine, containers, done } = reconciled([
+      recordOf({ state: "RESUMING" }),
+    ]);
+    containers.set("c1", containerFor(running));
+    engine.verify = async () => {
+      throw new SandboxdError("LIMIT_UNENFORCEABLE", "memory_bytes");
+    };
+    reconciler.kick("one");
+    await reconciler.idle();
+    expect(repository.get("one")).toMatchObject({
+      state: "FAILED",
+      transition: { reason: "LIMIT_UNENFORCED" },
+    });
+    expect(done).toEqual(["remove c1"]);
+  });
+});
+
+describe("a signal by somebody on the host", () => {
+  const exited = containerFor(running, { state: "exited", exitCode: 137, startedAt: "run of c1" });
+  const killed = { containerId: "c1", action: "kill", labels: labels.encode(running), timeNanos: 1n };
+
+  test("that meets a start is not taken for the daemon's own", async () => {
+    const record = recordOf({ ...pending, imageId: "sha256:1", spec: { ...spec, restart } });
+    const { reconciler, repository, engine, containers } = reconciled([record]);
+    engine.start = async (id) => {
+      reconciler.noticed(killed);
+      containers.set(id, { ...exited, labels: labels.encode(record) });
+    };
+    engine.verify = async () => undefined;
+    reconciler.kick("one");
+    await reconciler.idle();
+    expect(repository.get("one")?.transition.reason).toBe("EXTERNAL");
+  });
+
+  test("that was told before a start says nothing of the run that began with it", async () => {
+    const record = recordOf({ spec: { ...spec, restart } });
+    const { reconciler, repository, containers } = reconciled([record]);
+    reconciler.noticed(killed);
+    reconciler.noticed({ ...killed, action: "start" });
+    containers.set("c1", { ...exited, labels: labels.encode(record) });
+    reconciler.kick("one");
+    await reconciler.idle();
+    expect(repository.get("one")?.transition.reason).toBe("SIGNALED");
+  });
+
+  test("is remembered until the end was written", async () => {
+    const record = recordOf({ spec: { ...spec, restart } });
+    const { reconciler, repository, store, containers } = reconciled([record]);
+    containers.set("c1", { ...exited, labels: labels.encode(record) });
+    reconciler.noticed(killed);
+    const full = vi.spyOn(store, "transact").mockImplementation(() => {
+      throw new SandboxdError("STATE_DISK_FULL", "full");
+    });
+    reconciler.kick("one");
+    await reconciler.idle();
+    full.mockRestore();
+    reconciler.kick("one");
+    await reconciler.idle();
+    expect(repository.get("one")).toMatchObject({
+      state: "FAILED",
+      transition: { reason: "EXTERNAL", actor: actors.external },
+    });
+  });
+});
+
+test("what was pulled is found, also while others look for the same image", async () => {
+  const two = recordOf({ ...pending, id: "two", instance: "instance-two" });
+  const { reconciler, repository, engine } = reconciled([pending, two]);
+  let isThere = false;
+  const found = { id: "sha256:1", digests: [], tags: [], labels: {}, volumes: [] };
+  const pulling = gate();
+  engine.pull = async () => {
+    await pulling.pass();
+    isThere = true;
+  };
+  engine.image = async () => {
+    const answer = isThere ? found : undefined;
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    return answer;
+  };
+  reconciler.kick("one");
+  await pulling.reached;
+  // the second asks before the image is there, and hears the answer after
+  reconciler.kick("two");
+  await new Promise((resolve) => setTimeout(resolve, 5));
+  pulling.open();
+  await reconciler.idle();
+  expect(repository.get("one")?.state).toBe("RUNNING");
+  expect(repository.get("two")?.state).toBe("RUNNING");
+});
