@@ -62,15 +62,15 @@ export const planted = [
   },
   {
     name: "the generation of a renewal is not checked",
-    file: "src/sandbox/manager.ts",
+    file: "src/sandbox/lifecycle.ts",
     search: "      checkGeneration(record, generation);\n      const spanMs",
     replace: "      const spanMs",
   },
   {
     name: "what was found running after a reboot is not verified",
-    file: "src/sandbox/engine-watch.ts",
-    search: " || record.bootId !== bootId;",
-    replace: ";",
+    file: "src/sandbox/decide.ts",
+    search: 'if (record.state !== "RUNNING" || record.bootId !== bootId) return { do: "verify", container };',
+    replace: 'if (record.state !== "RUNNING") return { do: "verify", container };',
   },
   {
     name: "limits are not read back",
@@ -88,7 +88,7 @@ export const planted = [
   },
   {
     name: "a lease is moved by a start",
-    file: "src/sandbox/manager.ts",
+    file: "src/sandbox/lifecycle.ts",
     search:
       '      repository.put({ ...pending, generation: current.generation + 1 }, "SANDBOX_STATE_CHANGED");\n      reconciler.kick(id);\n      return started',
     replace:
@@ -120,13 +120,13 @@ export const planted = [
   },
   {
     name: "an update counts only once it is done",
-    file: "src/sandbox/manager.ts",
-    search: "        updating.set(id, resources);\n",
+    file: "src/sandbox/room.ts",
+    search: "      updating.set(id, resources);\n",
     replace: "",
   },
   {
     name: "a renewal is answered before it is on disk",
-    file: "src/sandbox/manager.ts",
+    file: "src/sandbox/lifecycle.ts",
     search: `      repository.put(renewed, "SANDBOX_RENEWED");\n      return kept(renewed);`,
     replace: `      repository.put(renewed, "SANDBOX_RENEWED");\n      return renewed;`,
   },
@@ -158,9 +158,8 @@ export const planted = [
   {
     name: "who asks to look while a look goes on is forgotten",
     file: "src/sandbox/reconciler.ts",
-    search: "      kicked.delete(id);\n      if (options.isEngineAway()) return;\n",
-    replace:
-      "      if (options.isEngineAway()) return;\n      setTimeout(() => kicked.delete(id), 60_000).unref();\n",
+    search: "      kicked.delete(id);\n",
+    replace: "      setTimeout(() => kicked.delete(id), 60_000).unref();\n",
   },
   {
     name: "a sandbox is decided on as it was before the engine was asked",

@@ -1,8 +1,11 @@
 // The life of sandboxes under thousands of schedules of callers, faults and time. SANDBOXD_TEST_SEED=<seed> plays one of them
 // and prints all that happens in it; SANDBOXD_TEST_SCHEDULES=<number> plays so many instead of 20,000.
 
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { expect, test } from "vitest";
 import { linesOf, playAll } from "./children.ts";
+import { planted } from "./planted.mjs";
 import type { Report } from "./run.ts";
 
 const seed = process.env["SANDBOXD_TEST_SEED"];
@@ -30,6 +33,11 @@ test.runIf(seed !== undefined)("the schedule that was asked for holds", { timeou
   const lines = await linesOf(["--from", String(seed), "--trace", "--whole"]);
   console.log(lines.slice(0, -1).join("\n"));
   expect(JSON.parse(lines.at(-1) ?? "")).toEqual({ played: 1 });
+});
+
+test.each(planted)("there is still a place for the planted defect: $name", ({ file, search }) => {
+  const source = readFileSync(join(import.meta.dirname, "../..", file), "utf8");
+  expect(source.split(search)).toHaveLength(2);
 });
 
 test.skipIf(seed !== undefined)("the same seed plays the same schedule, to the last event", async () => {
