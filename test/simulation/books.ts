@@ -65,6 +65,7 @@ export function createBooks(violated: (message: string) => void): Books {
 
   function told(type: string, record: SandboxRecord, before: SandboxRecord | undefined): void {
     const { transition, id } = record;
+    if (record.state === "RUNNING" && record.imageId === "") violated(`${id} runs of an unknown image`);
     const from = before?.state;
     switch (type) {
       case "SANDBOX_CREATED":
@@ -119,7 +120,6 @@ export function createBooks(violated: (message: string) => void): Books {
       story.expiresAtMs = record.expiresAtMs;
       story.warnedOfMs = record.warnedOfMs === undefined ? [] : [record.warnedOfMs];
       story.backoffs = record.restarts?.recentMs ?? [];
-      // a wait that was not on disk yet went with the power
       story.backoff = undefined;
       story.lastRun = "";
       story.isToGo = record.wanted === "DELETED";

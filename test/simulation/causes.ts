@@ -15,8 +15,9 @@ export interface World {
   readonly isCalm: boolean;
   /** Whether the engine may do things long after they were asked for. */
   readonly isLate: boolean;
+  readonly isWallSet: boolean;
   readonly isIdle: boolean;
-  readonly isIll: boolean;
+  readonly wasIll: boolean;
 }
 
 /** What is wrong with a change; undefined if nothing. Notes in the story what follows from it. */
@@ -61,7 +62,8 @@ function wantedProblem(story: Story, next: SandboxRecord, world: World): string 
     case "IDLE":
       return world.isIdle ? undefined : "it is not idle";
     case "UNHEALTHY":
-      return story.wish.life.healthCheck !== undefined ? undefined : "it has no health check";
+      if (story.wish.life.healthCheck === undefined) return "it has no health check";
+      return world.wasIll ? undefined : "it was never ill";
     case "DRAINED":
       return world.hasDrained ? undefined : "nobody drains the host";
     case "HOST_REBOOT":
@@ -132,7 +134,7 @@ function backoffProblem(
   story: Story,
   before: SandboxRecord,
   next: SandboxRecord,
-  { engine, steadyMs, nowMs }: World,
+  { engine, steadyMs, nowMs, isWallSet }: World,
 ): string | undefined {
   const { restart = {}, healthCheck } = story.wish.life;
   const { mode, delayMs = 5_000, maxDelayMs = 300_000, maxAttempts = 3, windowMs = 600_000 } = restart;
@@ -145,17 +147,21 @@ function backoffProblem(
   if (reason === "UNHEALTHY" ? healthCheck?.onUnhealthy !== "RESTART" : mode === "NEVER") {
     return `${next.id} is to be restarted for ${reason}, against its policy`;
   }
-  if (container !== undefined && container.run > 0 && story.knownExternal?.run === container.run) {
+  if (
+    container !== undefined &&
+    container.run > 0 &&
+    story.knownExternal?.startedAt === container.startedAt
+  ) {
     if (nowMs - story.knownExternal.atMs < reportMs) return undefined;
     return `${next.id} is to be restarted after somebody on the host ended it`;
   }
-  // a run that was long enough begins the count anew
-  const ranMs =
-    container === undefined || container.run === 0 ? 0 : container.endedAtMs - container.ranSinceMs;
-  const isReset = ranMs + 1_000 >= resetAfterMs && story.lastRun !== runOf(container);
+  // a run that was long enough begins the count anew; the engine's times of it mean nothing once the wall clock was set
+  const endedAtMs = isWallSet ? nowMs : (container?.endedAtMs ?? 0);
+  const ranMs = container === undefined || container.run === 0 ? 0 : endedAtMs - container.ranSinceMs;
+  const isReset = ranMs + 1_000 >= resetAfterMs && story.lastRun !== next.endedRun;
   if (isReset) story.backoffs = [];
-  story.lastRun = runOf(container);
-  const recent = story.backoffs.filter((atMs) => steadyMs - atMs < windowMs);
+  story.lastRun = next.endedRun;
+  const recent = story.backoffs.filter((atMs) => steadyMs - atMs < windowMs - reportMs);
   if (recent.length >= maxAttempts) {
     return `${next.id} is to be restarted although it was ${recent.length} times within its window`;
   }
@@ -174,6 +180,3 @@ function containerOf({ instance }: Story, engine: ModelEngine): ModelContainer |
     .filter((one) => labels.decode(one.labels)?.instance === instance)
     .sort((a, b) => b.ranSinceMs - a.ranSinceMs)[0];
 }
-
-const runOf = (container: ModelContainer | undefined) =>
-  container === undefined ? "" : `${container.id}/${container.run}`;

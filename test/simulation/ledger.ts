@@ -60,12 +60,13 @@ export interface LedgerOptions {
   readonly isCalm: boolean;
   /** Whether the engine may do things long after they were asked for. */
   readonly isLate: boolean;
+  readonly isWallSet: boolean;
   /** The longest that a commit takes to last. */
   readonly diskSlownessMs: number;
   /** Whether every commit lasts at once, or nearly so. */
   readonly isDiskGood: boolean;
   readonly isIdle: (id: string) => boolean;
-  readonly isIll: (id: string) => boolean;
+  readonly wasIll: (id: string) => boolean;
 }
 
 /** With some slack for what was not written yet. */
@@ -103,8 +104,9 @@ export function createLedger(options: LedgerOptions): Ledger {
       hasDrained: ledger.hasDrained,
       isCalm: options.isCalm,
       isLate: options.isLate,
+      isWallSet: options.isWallSet,
       isIdle: options.isIdle(next.id),
-      isIll: options.isIll(next.id),
+      wasIll: options.wasIll(next.id),
     });
     if (problem !== undefined) violated(problem);
   }
@@ -206,8 +208,8 @@ export function createLedger(options: LedgerOptions): Ledger {
       const container = engine.containers.get(containerId);
       const story = storyOf(container);
       if (container?.endedBy !== "external" || story === undefined) return;
-      if (story.knownExternal?.run === container.run) return;
-      story.knownExternal = { run: container.run, atMs: options.nowMs() };
+      if (story.knownExternal?.startedAt === container.startedAt) return;
+      story.knownExternal = { startedAt: container.startedAt, atMs: options.nowMs() };
     },
     changed(container, what, by) {
       const story = storyOf(container);
@@ -350,7 +352,7 @@ export function createLedger(options: LedgerOptions): Ledger {
     }
   }
 
-  function mayStart(story: Story, record: SandboxRecord) {
+  function mayStart(story: Story, record: SandboxRecord): void {
     if (record.wanted !== "RUNNING") {
       violated(`I6: ${story.id} is started although it is wanted ${record.wanted}`);
     }

@@ -40,6 +40,7 @@ export interface ModelContainer {
   error: string;
   /** In true time. */
   ranSinceMs: number;
+  startedBy: Doer | undefined;
   endedBy: Doer | undefined;
   endedAtMs: number;
   /** Of a run that is frozen, what was left of it. */
@@ -76,7 +77,10 @@ export interface ModelEngine {
   squat(name: string, labels: Readonly<Record<string, string>>): void;
   /** Every container ends, as the engine or the machine goes down. */
   endAll(by: "engine" | "reboot"): void;
-  subscribe(listener: (event: EngineEvent) => void): () => void;
+  /** As it does when it is restarted. */
+  forgetEvents(): void;
+  /** Also of what happened since, as far as it remembers: what a stream has lost is told by the next. */
+  subscribe(listener: (event: EngineEvent) => void, sinceNanos?: bigint): () => void;
 }
 
 export interface EngineHooks {
@@ -94,6 +98,13 @@ export const isLive = ({ state }: ModelContainer) => state === "running" || stat
 export function createModelEngine(time: VirtualTime, random: Random, hooks: EngineHooks): ModelEngine {
   const containers = new Map<string, ModelContainer>();
   const listeners = new Set<(event: EngineEvent) => void>();
+  /** Who waits for the end of a container. */
+  const stopping = new Map<string, (() => void)[]>();
+  /** What it tells to who asks for what happened since. */
+  const history: EngineEvent[] = [];
+  let told = 0;
+  /** Until when events that are late hold up the others. */
+  let freeAtMs = 0;
   let made = 0;
   let processes = 100;
   let lastText = 0;
@@ -110,15 +121,20 @@ export function createModelEngine(time: VirtualTime, random: Random, hooks: Engi
       containerId: container.id,
       action,
       labels: container.labels,
-      timeNanos: BigInt(time.wallMs()) * 1_000_000n,
+      timeNanos: BigInt(time.wallMs()) * 1_000_000n + BigInt(++told),
     };
+    history.push(event);
     const fault = engine.eventFaults.shift();
     if (fault === "lose") return;
     const copies = fault === "duplicate" ? 2 : 1;
-    const delayMs = fault === "delay" ? random.between(50, 3_000) : fault === "reorder" ? 30 : 1;
+    // what is told late holds up what is told after it
+    const delayMs = fault === "delay" ? random.between(50, 3_000) : 1;
+    const atMs = Math.max(time.nowMs() + delayMs, freeAtMs);
+    if (fault !== "reorder") freeAtMs = atMs;
+    const afterMs = atMs - time.nowMs() + (fault === "reorder" ? 30 : 0);
     for (let copy = 0; copy < copies; copy++) {
       for (const listener of listeners) {
-        time.after(delayMs + copy * 20, () => {
+        time.after(afterMs + copy * 20, () => {
           if (listeners.has(listener)) listener(event);
         });
       }
@@ -139,6 +155,8 @@ export function createModelEngine(time: VirtualTime, random: Random, hooks: Engi
     });
     tell(container, "die");
     hooks.changed(container, `ended with ${exitCode}`, by);
+    for (const ended of stopping.get(container.id) ?? []) ended();
+    stopping.delete(container.id);
   }
 
   /** Ends by itself when its time is over, unless it was frozen or ended before. */
@@ -200,6 +218,7 @@ export function createModelEngine(time: VirtualTime, random: Random, hooks: Engi
         oomKills: 0,
         error: "",
         ranSinceMs: time.nowMs(),
+        startedBy: by,
         endedBy: undefined,
         initFailed: run.unusable === "init",
         limitsHold: engine.limitsHold,
@@ -219,8 +238,8 @@ export function createModelEngine(time: VirtualTime, random: Random, hooks: Engi
       const { run } = container;
       time.after(obeys ? endsInMs : graceMs + (endsInMs < -1 ? -endsInMs : 5), () => {
         if (container.run === run) end(container, by, obeys ? 143 : 137);
-        ended();
       });
+      stopping.set(container.id, [...(stopping.get(container.id) ?? []), ended]);
     },
     kill(container, by) {
       if (!isLive(container)) return;
@@ -273,8 +292,12 @@ export function createModelEngine(time: VirtualTime, random: Random, hooks: Engi
     endAll(by) {
       for (const container of containers.values()) end(container, by, by === "reboot" ? 255 : 137);
     },
-    subscribe(listener) {
+    forgetEvents: () => history.splice(0),
+    subscribe(listener, sinceNanos) {
       listeners.add(listener);
+      if (sinceNanos !== undefined) {
+        for (const event of history) if (event.timeNanos >= sinceNanos) listener(event);
+      }
       return () => void listeners.delete(listener);
     },
   };
@@ -292,6 +315,7 @@ const fresh = {
   oomKills: 0,
   error: "",
   ranSinceMs: 0,
+  startedBy: undefined,
   endedBy: undefined,
   endedAtMs: 0,
   leftMs: undefined,

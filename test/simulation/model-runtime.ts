@@ -359,7 +359,7 @@ export function createModelRuntime(options: ModelRuntimeOptions): Runtime {
     },
     exec: () =>
       Promise.reject(new Error("no sandbox of the simulation has a health check that runs a command")),
-    async *events(label, { onOpen, signal }) {
+    async *events(label, { onOpen, sinceNanos, signal }) {
       await call({ verb: "list", container: undefined }, (done) => done(undefined), { signal });
       const [key = "", value] = label.split("=");
       const waiting: EngineEvent[] = [];
@@ -373,7 +373,7 @@ export function createModelRuntime(options: ModelRuntimeOptions): Runtime {
         if (event.labels[key] !== value) return;
         waiting.push(event);
         wake?.();
-      });
+      }, sinceNanos);
       options.streams.add(cut);
       signal.addEventListener("abort", cut, { once: true });
       try {

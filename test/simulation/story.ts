@@ -38,7 +38,7 @@ export interface Story {
   /** The answer to a change of its limits was lost: what became of that, nobody knows. */
   isUpdateCut: boolean;
   /** A run that somebody on the host ended, and the daemon was told so in time. */
-  knownExternal: { readonly run: number; readonly atMs: number } | undefined;
+  knownExternal: { readonly startedAt: string; readonly atMs: number } | undefined;
 }
 
 export function storyOf(id: string, instance: string, wish: Wish, acceptedAtMs: number): Story {

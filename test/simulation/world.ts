@@ -57,6 +57,7 @@ export async function play(
 
   const idle = new Map<string, number>();
   const ill = new Set<string>();
+  const everIll = new Set<string>();
   const engine = createModelEngine(time, random, {
     starts: (container, by) => {
       const id = idOf(container);
@@ -81,18 +82,21 @@ export async function play(
   });
   const armed: ArmedFault[] = [];
   const streams = new Set<() => void>();
-  const isLate = schedule.steps.some(({ action }) => action.do === "fault" && /late|hang/.test(action.fault));
+  const isLate = schedule.steps.some(
+    ({ action }) => action.do === "fault" && /late|slow/.test(action.fault) && !reading.has(action.verb),
+  );
   const ledger = createLedger({
     engine,
     nowMs: time.nowMs,
     boot: () => `${boot.id}/${states}`,
     violated,
     isLate,
+    isWallSet: schedule.steps.some(({ action }) => action.do === "wall"),
     isCalm: schedule.steps.every(({ action }) => calm.has(action.do)),
     diskSlownessMs: schedule.steps.some(({ action }) => action.do === "disk-slow") ? 6_100 : 20,
     isDiskGood: schedule.steps.every(({ action }) => !/^disk|crash-at/.test(action.do)),
     isIdle: (id) => idle.has(id),
-    isIll: (id) => ill.has(id),
+    wasIll: (id) => everIll.has(id),
   });
   ledger.books.durableBy(disk.durableCount);
 
@@ -174,6 +178,7 @@ export async function play(
   /** Open: whoever operates the host may start containers as soon as it is back. */
   function engineGoes(downMs: number, isOpen: boolean): void {
     engine.isUp = false;
+    engine.forgetEvents();
     for (const cut of [...streams]) cut();
     time.after(downMs, () => {
       engine.isUp = true;
@@ -280,7 +285,8 @@ export async function play(
         return;
       case "health":
         if (action.isWell) ill.delete(action.id);
-        else ill.add(action.id);
+        else everIll.add(action.id);
+        if (!action.isWell) ill.add(action.id);
         return;
     }
   }
@@ -355,3 +361,6 @@ export async function play(
 
 /** Steps that put nothing in the way. */
 const calm: ReadonlySet<string> = new Set([...callVerbs, "idle", "health"]);
+
+/** Questions: that an answer is late changes nothing. */
+const reading: ReadonlySet<string> = new Set(["list", "inspect", "image", "compare", "verify", "logs"]);
