@@ -6,6 +6,7 @@ import type { DockerRuntime } from "./engine/docker.ts";
 import { logBytesOf } from "./engine/log-size.ts";
 import type { Candidate } from "./host/eviction.ts";
 import { createEvictor } from "./host/evictor.ts";
+import { createFileSystems } from "./host/file-system.ts";
 import type { Host } from "./host/host.ts";
 import { createHousekeeping } from "./host/housekeeping.ts";
 import { createPressureWatch } from "./host/pressure-watch.ts";
@@ -59,11 +60,19 @@ export function createHostCare(options: HostCareOptions): HostCare {
   const unsubscribe = scheduling.subscribe(() => host.changed());
 
   const pressure = createPressureWatch({ host, thresholds: config.pressure, clock });
+  /** Where what sandboxes write is kept. */
+  const dataRoot = () => host.engine()?.dataRoot;
+  const fileSystems = createFileSystems();
   const evictor = createEvictor({
     pressure,
     repository,
     clock,
     pauseMs: config.pressure.evictionPauseMs,
+    canRelieve({ directories }) {
+      const root = dataRoot();
+      const isWritten = (one: string) => root !== undefined && fileSystems.areOne(one, root);
+      return directories.length === 0 || directories.some(isWritten);
+    },
     usage,
     stop,
     onEvicted: (condition) => metrics.evictions.add({ condition }),
@@ -87,11 +96,9 @@ export function createHostCare(options: HostCareOptions): HostCare {
 
   async function usage(record: SandboxRecord): Promise<Candidate> {
     const sample = sampler.latest(record.id);
-    const dataRoot = host.engine()?.dataRoot;
+    const root = dataRoot();
     const logBytes =
-      dataRoot === undefined || record.containerId === ""
-        ? 0
-        : await logBytesOf(dataRoot, record.containerId);
+      root === undefined || record.containerId === "" ? 0 : await logBytesOf(root, record.containerId);
     return {
       record,
       writtenBytes: (sample?.blockIo?.writeBytes ?? 0) + logBytes,

@@ -9,7 +9,7 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { ensureDependencies } from "./lib/deps.mjs";
 import { pinnedNode } from "./lib/node.mjs";
-import { main, root } from "./lib/process.mjs";
+import { Advice, main, root } from "./lib/process.mjs";
 import { withScratch } from "./lib/scratch.mjs";
 
 const kinds = ["unit", "simulation", "integration", "fault", "host"];
@@ -40,6 +40,14 @@ function hasTests(kind) {
   const directory = path.join(root, "test", kind);
   if (!existsSync(directory)) return false;
   return readdirSync(directory, { recursive: true }).some((file) => file.endsWith(".test.ts"));
+}
+
+/** A path is looked for within the kinds that are named, so that both together would run nothing. */
+function assertNames(asked) {
+  const named = namesIn(asked);
+  const ofKinds = named.filter((name) => kinds.includes(name));
+  if (ofKinds.length > 0 && ofKinds.length < named.length)
+    throw new Advice(`name kinds (${kinds.join(", ")}) or parts of paths, not both`);
 }
 
 function vitestArguments(asked) {
@@ -86,6 +94,7 @@ await main(async () => {
   const asked = process.argv.slice(2);
   let closing = nothingRan;
   try {
+    assertNames(asked);
     await ensureDependencies({ log });
     const engine = needsEngine(asked) ? "optional" : "none";
     // The program that tries the isolation from inside is compiled by its test; curl and openssl are clients like any other.

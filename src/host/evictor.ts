@@ -7,6 +7,7 @@ import { actors, holdsCapacity, type SandboxRecord } from "../sandbox/record.ts"
 import type { Repository } from "../sandbox/repository.ts";
 import type { Why } from "../sandbox/transition.ts";
 import { type Candidate, chooseVictim, type EvictionCause, evictionMessage } from "./eviction.ts";
+import type { Measure } from "./pressure.ts";
 import type { PressureWatch } from "./pressure-watch.ts";
 
 export interface EvictorOptions {
@@ -15,6 +16,8 @@ export interface EvictorOptions {
   readonly clock: Clock;
   /** From the end of one to the choice of the next; and from the beginning of a shortage of disk to the first, for the housekeeping. */
   readonly pauseMs: number;
+  /** Whether the end of a sandbox frees anything of what is short: on another disk than theirs it does not. */
+  readonly canRelieve: (measure: Measure) => boolean;
   /** What is known of a sandbox's use. */
   readonly usage: (record: SandboxRecord) => Promise<Candidate>;
   /** Stops it, within at most this grace. */
@@ -69,7 +72,10 @@ export function createEvictor(options: EvictorOptions): Evictor {
 
   function currentCause(): EvictionCause | undefined {
     // what has recovered is not worth a sandbox, though the condition lasts for its minimum time
-    return causes.find((type) => pressure.active(type)?.isRelieved === false);
+    return causes.find((type) => {
+      const measured = pressure.active(type);
+      return measured?.isRelieved === false && options.canRelieve(measured);
+    });
   }
 
   function look(): void {

@@ -28,6 +28,8 @@ export interface Measure {
   readonly isRelieved: boolean;
   /** The figure and the threshold, in words. */
   readonly evidence: string;
+  /** Directories whose file systems are not relieved. */
+  readonly directories: readonly string[];
 }
 
 /** What the sample tells. Absent is what it does not: a figure that the kernel or a file system has not given changes nothing. */
@@ -47,7 +49,7 @@ export function measure(sample: HostSample, thresholds: Thresholds): readonly Me
     worst(
       "DISK_PRESSURE",
       disks.map(({ path, availableBytes, totalBytes }) =>
-        share(availableBytes, totalBytes, thresholds.diskAvailablePercent, recovery, `of ${path}`),
+        share(availableBytes, totalBytes, thresholds.diskAvailablePercent, recovery, `of ${path}`, path),
       ),
     ),
     worst(
@@ -59,6 +61,7 @@ export function measure(sample: HostSample, thresholds: Thresholds): readonly Me
           thresholds.inodesAvailablePercent,
           recovery,
           `of the inodes of ${path}`,
+          path,
         ),
       ),
     ),
@@ -87,19 +90,23 @@ interface Figure {
   readonly threshold: number;
   readonly recovery: number;
   readonly words: string;
+  /** Whose file system it is of. */
+  readonly directory?: string;
 }
 
 /** The condition of several figures: short if one is, relieved once all are; what is told is the worst. */
 function worst(type: PressureType, figures: readonly (Figure | undefined)[]): Measure | undefined {
   const known = figures.filter((figure) => figure !== undefined).filter(({ threshold }) => threshold > 0);
   const nearness = ({ left, threshold }: Figure) => left / threshold;
+  const isRelieved = (figure: Figure) => nearness(figure) >= figure.recovery;
   const [told] = known.toSorted((a, b) => nearness(a) - nearness(b));
   if (told === undefined) return undefined;
   return {
     type,
     isShort: told.left < told.threshold,
-    isRelieved: known.every((figure) => nearness(figure) >= figure.recovery),
+    isRelieved: known.every(isRelieved),
     evidence: told.words,
+    directories: known.flatMap((figure) => (isRelieved(figure) ? [] : (figure.directory ?? []))),
   };
 }
 
@@ -110,11 +117,12 @@ function share(
   threshold: number,
   recovery: number,
   what: string,
+  directory?: string,
 ): Figure | undefined {
   if (total <= 0) return undefined;
   const percent = (Math.max(0, left) / total) * 100;
   const words = `${rounded(percent)} % ${what} are free; the threshold is ${threshold} %`;
-  return { left: percent, threshold, recovery, words };
+  return { left: percent, threshold, recovery, words, ...(directory === undefined ? {} : { directory }) };
 }
 
 /** Time that was not lost to waiting is what may not get short; it is relieved below the threshold divided by `recovery`. */

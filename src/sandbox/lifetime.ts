@@ -14,14 +14,12 @@ export function endOfLife(
   idleSinceMs: number | undefined,
   nowMs: number,
 ): EndOfLife | undefined {
-  const { ttlMs, maxLifetimeMs, idleTimeoutMs } = record.spec.lifetime;
+  const { maxLifetimeMs, idleTimeoutMs } = record.spec.lifetime;
   if (maxLifetimeMs !== undefined && nowMs >= acceptedAt(record) + maxLifetimeMs) {
     return { reason: "MAX_LIFETIME", message: `it lived its max_lifetime of ${seconds(maxLifetimeMs)}` };
   }
   if (record.expiresAtMs !== undefined && nowMs >= record.expiresAtMs) {
-    const message =
-      ttlMs === undefined ? "its lease expired" : `its lease expired; its ttl is ${seconds(ttlMs)}`;
-    return { reason: "EXPIRED", message };
+    return { reason: "EXPIRED", message: "its lease expired" };
   }
   if (
     record.state === "RUNNING" &&

@@ -27,10 +27,17 @@ let started = 0;
  * Starts an engine for this test alone, with the base image, in about a second. The test must `stop` it; what it leaves
  * is removed at the end of the run.
  */
-export async function ownEngine(options: { readonly liveRestore?: boolean } = {}): Promise<PrivateEngine> {
+export async function ownEngine({
+  directory = mkdtempSync(join(tmpdir(), "engine-")),
+  ...options
+}: {
+  readonly liveRestore?: boolean;
+  /** Where it keeps its data. Default: among the run's own files. */
+  readonly directory?: string;
+} = {}): Promise<PrivateEngine> {
   started += 1;
   const engine = await startPrivateEngine({
-    directory: mkdtempSync(join(tmpdir(), "engine-")),
+    directory,
     name: `sandboxd-fault-${process.pid}n${started}`,
     log: () => {},
     ...options,

@@ -1,7 +1,7 @@
 // That a host short of memory or disk takes nothing new, ends one sandbox at a time in the right order, and stops doing so.
 
 import { execFileSync } from "node:child_process";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, statfsSync, writeFileSync } from "node:fs";
 import { get } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -12,7 +12,7 @@ import { EventType } from "../../gen/sandboxd/v1/event_pb.ts";
 import { HostConditionType } from "../../gen/sandboxd/v1/host_pb.ts";
 import { ActorKind, SandboxState, TransitionReason } from "../../gen/sandboxd/v1/sandbox_pb.ts";
 import { SandboxService } from "../../gen/sandboxd/v1/sandbox_service_pb.ts";
-import { engineObstacle } from "../harness/engine.ts";
+import { engineObstacle, ownEngine } from "../harness/engine.ts";
 import {
   eventually,
   isIn,
@@ -41,10 +41,10 @@ const quick = {
 
 describe.skipIf(engineObstacle !== undefined)(`pressure (${engineObstacle ?? "engine"})`, () => {
   let host: TestHost;
-  const undo: (() => void)[] = [];
+  const undo: (() => void | Promise<void>)[] = [];
   afterEach(async () => {
     await host?.daemon.cleanup();
-    for (const work of undo.splice(0).reverse()) work();
+    for (const work of undo.splice(0).reverse()) await work();
   });
 
   const run = (sandboxId: string, spec: SpecInit) =>
@@ -67,27 +67,33 @@ describe.skipIf(engineObstacle !== undefined)(`pressure (${engineObstacle ?? "en
     });
   }
 
-  /** A file system of 256 MiB for the state, and the file that fills it but for 3 %. */
+  /** A file system of 256 MiB, and the file that fills it but for 3 %. */
   function smallDisk() {
     const directory = mkdtempSync(join(tmpdir(), "small-disk-"));
-    execFileSync("mount", ["-t", "tmpfs", "-o", "size=256m,mode=0700", "sandboxd-test", directory]);
+    execFileSync("mount", ["-t", "tmpfs", "-o", "size=256m,mode=0711", "sandboxd-test", directory]);
     undo.push(() => {
       execFileSync("umount", [directory]);
       rmSync(directory, { recursive: true });
     });
     const filler = join(directory, "filler");
     return {
-      state: join(directory, "state"),
-      fill: () => writeFileSync(filler, Buffer.alloc(248 * mebibyte)),
+      directory,
+      fill() {
+        const { bavail, blocks, bsize } = statfsSync(directory);
+        writeFileSync(filler, Buffer.alloc(Math.floor((bavail - blocks * 0.03) * bsize)));
+      },
       free: () => rmSync(filler),
     };
   }
 
   test("a full disk: nothing new, one after the other goes by priority and by what it wrote, until there is room", async () => {
     const disk = smallDisk();
-    const metrics = join(disk.state, "../metrics.sock");
+    const engine = await ownEngine({ directory: join(disk.directory, "engine") });
+    undo.push(engine.stop);
+    const metrics = join(mkdtempSync(join(tmpdir(), "metrics-")), "m.sock");
     host = await startHost({
-      config: { ...quick, state: { directory: disk.state }, metrics: { address: `unix:${metrics}` } },
+      engine: engine.socket,
+      config: { ...quick, metrics: { address: `unix:${metrics}` } },
     });
     await run("kept", { ...specOf(sleeping), priority: 0 });
     await run("writer", specOf("head -c 2000000 /dev/zero | tr '\\0' x; exec sleep 1000"));
@@ -140,6 +146,19 @@ describe.skipIf(engineObstacle !== undefined)(`pressure (${engineObstacle ?? "en
       "writer STOPPED",
       "DISK_PRESSURE ends",
     ]);
+  });
+
+  test("a full disk that no sandbox writes to: nothing new, and nobody is ended for it", async () => {
+    const disk = smallDisk();
+    host = await startHost({ config: { ...quick, state: { directory: join(disk.directory, "state") } } });
+    await run("kept", specOf(sleeping));
+    disk.fill();
+    await eventually("the condition", () => isActive(HostConditionType.DISK_PRESSURE), Boolean);
+    expect(await refusalOf(run("new", specOf(sleeping)))).toMatchObject({ reason: "HOST_PRESSURE" });
+    // longer than the pause before a first eviction
+    await new Promise((resolve) => setTimeout(resolve, 6_000));
+    expect(await story()).toEqual(["DISK_PRESSURE begins"]);
+    expect((await host.get("kept")).status?.state).toBe(SandboxState.RUNNING);
   });
 
   test("too little memory: priorities first, then who uses the most of its request; nothing is started again", async () => {

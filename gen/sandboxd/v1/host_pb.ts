@@ -472,7 +472,8 @@ export enum HostConditionType {
   MEMORY_PRESSURE = 10,
 
   /**
-   * Little space is left on the disk of the engine's data or of the state. As MEMORY_PRESSURE.
+   * Little space is left on the disk of the engine's data or of the state. As MEMORY_PRESSURE, but nobody is evicted for a
+   * disk that holds the state alone: no sandbox writes there.
    *
    * @generated from enum value: HOST_CONDITION_TYPE_DISK_PRESSURE = 11;
    */

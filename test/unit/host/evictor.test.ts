@@ -23,6 +23,7 @@ function hostOf(ids: readonly string[]) {
     repository,
     clock: { nowMs: () => nowMs, wallMs: (ms) => ms },
     pauseMs,
+    canRelieve: ({ directories }) => !directories.includes("/elsewhere"),
     async usage(record): Promise<Candidate> {
       await Promise.resolve();
       beforeUsage();
@@ -46,12 +47,13 @@ function hostOf(ids: readonly string[]) {
     whileChoosing: (work: () => void) => {
       beforeUsage = work;
     },
-    pressed(types: readonly PressureType[], isRelieved = false) {
+    pressed(types: readonly PressureType[], isRelieved = false, directories: readonly string[] = []) {
       const measure = (type: PressureType) => ({
         type,
         isShort: !isRelieved,
         isRelieved,
         evidence: "little",
+        directories,
       });
       active = new Map(types.map((type) => [type, measure(type)]));
     },
@@ -86,6 +88,16 @@ describe("an evictor", () => {
     host.pressed(["PID_PRESSURE", "STALLED"]);
     await host.sample(100);
     expect(host.stopped).toEqual([]);
+  });
+
+  test("ends nobody for a disk that no sandbox writes to, and looks on for what an end relieves", async () => {
+    const host = hostOf(["a"]);
+    host.pressed(["DISK_PRESSURE"], false, ["/elsewhere"]);
+    await host.sample(100);
+    expect(host.stopped).toEqual([]);
+    host.pressed(["MEMORY_PRESSURE", "DISK_PRESSURE"]);
+    await host.sample(1);
+    expect(host.counted).toEqual(["MEMORY_PRESSURE"]);
   });
 
   test("ends one at once under memory pressure, and says why", async () => {
