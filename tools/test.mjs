@@ -8,6 +8,7 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { ensureDependencies } from "./lib/deps.mjs";
+import { ensureGrpcurl } from "./lib/grpcurl.mjs";
 import { pinnedNode } from "./lib/node.mjs";
 import { Advice, main, root } from "./lib/process.mjs";
 import { withScratch } from "./lib/scratch.mjs";
@@ -40,6 +41,12 @@ function hasTests(kind) {
   const directory = path.join(root, "test", kind);
   if (!existsSync(directory)) return false;
   return readdirSync(directory, { recursive: true }).some((file) => file.endsWith(".test.ts"));
+}
+
+/** Whether clients that are not ours are among the tests asked for. */
+function needsClients(asked) {
+  const named = namesIn(asked);
+  return named.length === 0 || named.some(isOf("integration"));
 }
 
 /** A path is looked for within the kinds that are named, so that both together would run nothing. */
@@ -96,6 +103,10 @@ await main(async () => {
   try {
     assertNames(asked);
     await ensureDependencies({ log });
+    if (needsClients(asked)) {
+      const obstacle = await ensureGrpcurl({ log });
+      if (obstacle !== undefined) log(obstacle);
+    }
     const engine = needsEngine(asked) ? "optional" : "none";
     // The program that tries the isolation from inside is compiled by its test; curl and openssl are clients like any other.
     // With libfaketime a daemon has a wall clock of its own.
