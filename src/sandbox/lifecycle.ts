@@ -54,9 +54,13 @@ export function createLifecycle({
       host();
       assertOpen();
       refuseIfExpired(record);
-      if (!isSettled(record)) await rested(id, record.instance, signal);
-      const current = get(id);
-      refuseIfGoing(current);
+      let current = record;
+      // what came to rest may be on its way again by the time that its rest is on disk
+      while (!isSettled(current)) {
+        await rested(id, record.instance, signal);
+        current = get(id);
+        refuseIfGoing(current);
+      }
       if (current.wanted === "RUNNING" && current.state !== "BACKING_OFF") {
         return rested(id, current.instance, signal);
       }

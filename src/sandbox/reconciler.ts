@@ -145,9 +145,9 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
         continue;
       }
       const action = decide(record, observed, { bootId, nowMs: clock.nowMs() });
-      if (action.do === "nothing") return;
-      observed = await act(record, action, observed);
-      if (action.do === "forget") return;
+      const next = await act(record, action, observed);
+      if (next === "rest") return;
+      observed = next === "again" ? undefined : next;
     }
     if (!closed) throw new Error(`no rest after ${mostSteps} steps`);
   }
@@ -185,40 +185,42 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     return undefined;
   }
 
-  /** Does one step. What it returns is what was seen by doing it; undefined: look again. */
-  async function act(record: SandboxRecord, action: Action, seen: Observed): Promise<Observed | undefined> {
+  /** Does one step. Resolves to what is seen after it, or to whether to look again or to rest until somebody wakes it. */
+  async function act(
+    record: SandboxRecord,
+    action: Action,
+    seen: Observed,
+  ): Promise<Observed | "again" | "rest"> {
     switch (action.do) {
       case "nothing":
-        return undefined;
+        return "rest";
       case "create":
-        await starter.start(record.id, undefined);
-        return undefined;
+        return afterStart(await starter.start(record.id, undefined));
       case "start":
-        await starter.start(record.id, action.container);
-        return undefined;
+        return afterStart(await starter.start(record.id, action.container));
       case "verify":
         await starter.verify(record, action.container, cameToRun(record));
-        return undefined;
+        return "again";
       case "limit":
         await runtime.update(action.container, liveLimits(record.spec.resources));
-        return undefined;
+        return "again";
       case "pause":
         await repository.durable();
         await runtime.pause(action.containerId);
-        return undefined;
+        return "again";
       case "resume":
         await repository.durable();
         await runtime.resume(action.containerId);
-        return undefined;
+        return "again";
       case "stop":
         if (action.settle !== undefined) settle(record, action.settle);
         await repository.durable();
         await stop(record.id, action.containerId, Math.ceil(record.stopGraceMs / 1_000));
-        return undefined;
+        return "again";
       case "remove":
         await repository.durable();
         await byUs("end", action.containerId, () => runtime.remove(action.containerId));
-        return undefined;
+        return "again";
       case "forget":
         watch.ended(record.id);
         repository.remove(
@@ -229,12 +231,12 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
             actor: record.transition.actor,
           }),
         );
-        return undefined;
+        return "rest";
       case "settle": {
         const settlement = await withReport(record, action.settlement, seen);
         const now = repository.unmoved(record);
         if (now !== undefined) settle(now, settlement);
-        return undefined;
+        return "again";
       }
       case "warn":
         repository.put({ ...record, warnedOfMs: expiryOf(record) }, "SANDBOX_EXPIRING");
@@ -332,9 +334,10 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
       if (action === "start") touched.delete(containerId);
       // what this daemon is doing itself is looked at by whoever does it
       if (action === "start" && ours.start.has(containerId)) return;
+      if (action === "kill" && ours.end.has(containerId)) return;
       const identity = labels.decode(attributes);
       if (identity === undefined) return;
-      if (action === "kill" && !ours.end.has(containerId)) touch(containerId);
+      if (action === "kill") touch(containerId);
       if (action === "destroy") touched.delete(containerId);
       // a signal alone ends nothing; the end that follows is an event of its own
       if (action !== "kill") kick(identity.id);
@@ -351,3 +354,6 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
 function given<K extends string, V>(name: K, value: V | undefined): { readonly [P in K]?: V } {
   return value === undefined ? {} : ({ [name]: value } as { [P in K]: V });
 }
+
+/** What runs and was told so was just seen: its end, and whatever else is to be done about it, wakes by itself. */
+const afterStart = (isRunning: boolean) => (isRunning ? "rest" : "again");

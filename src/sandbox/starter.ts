@@ -37,10 +37,13 @@ export interface StarterOptions {
 }
 
 export interface Starter {
-  /** Creates the container if there is none, and starts it. A failure that is the sandbox's own settles it as FAILED. */
-  start(id: string, existing: Container | undefined): Promise<void>;
-  /** Takes a running container as the sandbox's once its limits were read back; a failure is as of start(). */
-  verify(record: SandboxRecord, container: Container, why: Why): Promise<void>;
+  /**
+   * Creates the container if there is none, and starts it. Resolves to whether it was seen to run and told so; if not, the next
+   * look has to tell. A failure that is the sandbox's own settles it as FAILED.
+   */
+  start(id: string, existing: Container | undefined): Promise<boolean>;
+  /** Takes a running container as the sandbox's once its limits were read back; result and failure are as of start(). */
+  verify(record: SandboxRecord, container: Container, why: Why): Promise<boolean>;
 }
 
 export function createStarter(options: StarterOptions): Starter {
@@ -130,13 +133,13 @@ export function createStarter(options: StarterOptions): Starter {
     containerId: string,
     startedAtMs: number,
     why: Why,
-  ): Promise<void> {
+  ): Promise<boolean> {
     const cgroup = await runtime.verify(containerId, planFor(before));
-    if (cgroup === undefined) return; // it ended already
+    if (cgroup === undefined) return false; // it ended already
     const record = repository.unmoved(before);
-    if (record === undefined) return; // it was told something else meanwhile
+    if (record === undefined) return false; // it was told something else meanwhile
     watch.began(record.id, cgroup, { isNew: record.state === "CREATING" });
-    if (record.state === "RUNNING" && record.bootId === options.bootId) return;
+    if (record.state === "RUNNING" && record.bootId === options.bootId) return true;
     repository.put(
       {
         ...moved(record, { state: "RUNNING", ...why, containerId }),
@@ -155,20 +158,21 @@ export function createStarter(options: StarterOptions): Starter {
       },
       "SANDBOX_STATE_CHANGED",
     );
+    return true;
   }
 
   /**
    * Does a step whose failure, if it is the sandbox's own, makes it FAILED. A container that may not run, or cannot, is
-   * removed: what it was for is in the record.
+   * removed: what it was for is in the record. Resolves to what the step does, and to false after such a failure.
    */
   async function orFailed(
     id: string,
     containerId: () => string | undefined,
-    step: () => Promise<void>,
+    step: () => Promise<boolean>,
     isFinal: (reason: TransitionReason) => boolean = () => true,
-  ): Promise<void> {
+  ): Promise<boolean> {
     try {
-      await step();
+      return await step();
     } catch (error) {
       const reason = failureReason(error);
       if (reason === undefined || !isFinal(reason)) throw error;
@@ -176,22 +180,23 @@ export function createStarter(options: StarterOptions): Starter {
       const unusable = containerId();
       if (unusable !== undefined) await byUs("end", unusable, () => runtime.remove(unusable));
       const now = repository.get(id);
-      if (now?.wanted !== "RUNNING") return;
+      if (now?.wanted !== "RUNNING") return false;
       const end = { ...failed(reason, messageOf(error), actors.policy), containerId: "" };
       // the first start is its caller's to try again
       settle(now, now.restarts === undefined ? end : underPolicy(now, end, 0, options.clock.nowMs()));
+      return false;
     }
   }
 
   return {
     async start(id, existing) {
       let containerId = existing?.id;
-      await orFailed(
+      return orFailed(
         id,
         () => containerId,
         async () => {
           const accepted = repository.get(id);
-          if (accepted?.wanted !== "RUNNING") return;
+          if (accepted?.wanted !== "RUNNING") return false;
           // the intent is on disk before the engine is asked for anything that lasts
           const [record] = await Promise.all([
             existing === undefined ? withImage(accepted) : bound(accepted, existing),
@@ -206,9 +211,9 @@ export function createStarter(options: StarterOptions): Starter {
             });
           });
           const started = repository.get(id);
-          if (running === undefined || started?.wanted !== "RUNNING") return;
+          if (running === undefined || started?.wanted !== "RUNNING") return false;
           const { imageId, imageVolumes } = record;
-          await verified(
+          return verified(
             { ...started, imageId, imageVolumes },
             running.containerId,
             running.startedAtMs,
@@ -220,7 +225,7 @@ export function createStarter(options: StarterOptions): Starter {
     async verify(record, container, why) {
       const { id: containerId, startedAt } = container;
       const startedAtMs = Date.parse(startedAt);
-      await orFailed(
+      return orFailed(
         record.id,
         () => containerId,
         () =>

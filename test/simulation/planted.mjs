@@ -83,7 +83,7 @@ export const planted = [
     name: "a stale record is written over a caller's change",
     file: "src/sandbox/starter.ts",
     search:
-      "    const record = repository.unmoved(before);\n    if (record === undefined) return; // it was told something else meanwhile",
+      "    const record = repository.unmoved(before);\n    if (record === undefined) return false; // it was told something else meanwhile",
     replace: "    const record = before;",
   },
   {
