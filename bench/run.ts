@@ -6,13 +6,16 @@ import { measureBurst, measureCreate } from "./create.ts";
 import { measureFleet } from "./fleet.ts";
 import { type Result, tableOf } from "./result.ts";
 import { startSandboxes } from "./sandboxes.ts";
+import { measureSoak } from "./soak.ts";
 
 /** With a few sandboxes at a time; the others need a fleet. */
 const single = ["unary", "create", "exit-latency", "burst"] as const;
 const fleet = ["sampling", "footprint", "restart"] as const;
-const names: readonly string[] = [...single, ...fleet];
+const usual: readonly string[] = [...single, ...fleet];
+/** Takes hours, so it is measured only when it is named. */
+const names: readonly string[] = [...usual, "soak"];
 
-const usage = `Usage: npm run bench -- [${names.join("|")}]... [--json] [--runs N]`;
+const usage = `Usage: npm run bench -- [${names.join("|")}]... [--json] [--runs N] [--minutes N]`;
 
 /**
  * Runs the benchmarks that the arguments name, all of them if none. Resolves to the exit status: 0 when everything was
@@ -26,16 +29,19 @@ export async function runBenchmarks(args: readonly string[]): Promise<number> {
       json: { type: "boolean", default: false },
       // how often a create and a death are measured
       runs: { type: "string", default: "30" },
+      // how long a soak is
+      minutes: { type: "string", default: "120" },
     },
   });
-  const runs = Number(options.runs);
-  if (positionals.some((name) => !names.includes(name)) || !Number.isInteger(runs) || runs < 1) {
+  const [runs, minutes] = [Number(options.runs), Number(options.minutes)];
+  const isNumber = (value: number) => Number.isInteger(value) && value > 0;
+  if (positionals.some((name) => !names.includes(name)) || !isNumber(runs) || !isNumber(minutes)) {
     console.error(usage);
     return 2;
   }
-  const wanted: ReadonlySet<string> = new Set(positionals.length > 0 ? positionals : names);
+  const wanted: ReadonlySet<string> = new Set(positionals.length > 0 ? positionals : usual);
   const results: Result[] = [];
-  for await (const result of measure(wanted, runs)) {
+  for await (const result of measure(wanted, runs, minutes)) {
     results.push(result);
     if (options.json) console.log(JSON.stringify(result));
   }
@@ -43,9 +49,10 @@ export async function runBenchmarks(args: readonly string[]): Promise<number> {
   return 0;
 }
 
-async function* measure(wanted: ReadonlySet<string>, runs: number): AsyncGenerator<Result> {
+async function* measure(wanted: ReadonlySet<string>, runs: number, minutes: number): AsyncGenerator<Result> {
   if (single.some((name) => wanted.has(name))) yield* measureSingle(wanted, runs);
   if (fleet.some((name) => wanted.has(name))) yield* measureFleet(wanted);
+  if (wanted.has("soak")) yield* measureSoak(minutes);
 }
 
 async function* measureSingle(wanted: ReadonlySet<string>, runs: number): AsyncGenerator<Result> {

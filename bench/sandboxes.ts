@@ -10,7 +10,7 @@ import { type BareEngine, openBareEngine } from "./bare-engine.ts";
 import { parallel } from "./parallel.ts";
 
 /** As little as sleeping takes, asked for so that admission lets hundreds of them onto two cores. */
-const resources = {
+export const resources = {
   cpuMillis: 500n,
   cpuRequestMillis: 1n,
   memoryBytes: 16n * 1_024n * 1_024n,

@@ -86,6 +86,11 @@ export const catalogue = {
 
   residentMemory: gauge("process_resident_memory_bytes", "Resident memory of the daemon."),
   openFiles: gauge("process_open_fds", "Open file descriptors of the daemon."),
+  activeResources: gauge(
+    "nodejs_active_resources",
+    "What keeps the daemon's event loop alive: timers, connections, requests, by Node's own names.",
+    ["type"],
+  ),
   startTime: gauge("process_start_time_seconds", "Start of the daemon, Unix time."),
   cpuTime: counter("process_cpu_seconds_total", "User and system CPU time of the daemon."),
   eventLoopDelay: gauge(

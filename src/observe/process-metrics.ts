@@ -14,6 +14,8 @@ export function watchProcess({ metrics, onRender }: MetricsRegistry): { close():
   delay.enable();
   metrics.startTime.set({}, (Date.now() - process.uptime() * 1000) / 1000);
   let cpuCounted = 0;
+  // what was there once is told as 0 when it is gone
+  const resources = new Map<string, number>();
   onRender(() => {
     const { user, system } = process.cpuUsage();
     const cpuTotal = (user + system) / microseconds;
@@ -21,6 +23,7 @@ export function watchProcess({ metrics, onRender }: MetricsRegistry): { close():
     cpuCounted = cpuTotal;
     metrics.residentMemory.set({}, process.memoryUsage.rss());
     metrics.openFiles.set({}, countOpenFiles());
+    for (const [type, count] of countActiveResources(resources)) metrics.activeResources.set({ type }, count);
     metrics.eventLoopDelay.set({ quantile: "0.5" }, delay.percentile(50) / nanoseconds);
     metrics.eventLoopDelay.set({ quantile: "0.99" }, delay.percentile(99) / nanoseconds);
     metrics.eventLoopDelay.set({ quantile: "1" }, delay.max / nanoseconds);
@@ -36,4 +39,11 @@ function countOpenFiles(): number {
   } catch {
     return Number.NaN;
   }
+}
+
+/** Counts anew into `counts`, which keeps the types that it had. */
+function countActiveResources(counts: Map<string, number>): Map<string, number> {
+  for (const type of counts.keys()) counts.set(type, 0);
+  for (const type of process.getActiveResourcesInfo()) counts.set(type, (counts.get(type) ?? 0) + 1);
+  return counts;
 }
