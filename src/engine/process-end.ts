@@ -6,6 +6,9 @@ import { join } from "node:path";
 /** From include/linux/sched.h: set first when a process ends. On cgroup v1 it is in the root cgroup from then on. */
 const pfExiting = 0x4;
 
+/** From the end of a process to the engine's knowing of it, as a rule. */
+export const engineLagMs = 50;
+
 /** Also of one that its parent has not yet waited for. */
 export function hasEnded(pid: number, procRoot = "/proc"): boolean {
   let stat: string;

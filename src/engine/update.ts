@@ -1,11 +1,13 @@
 // Changes the limits of a container, and believes the kernel only.
 
+import { setTimeout as sleep } from "node:timers/promises";
 import type Docker from "dockerode";
 import { messageOf, SandboxdError } from "../errors.ts";
 import { engineError } from "./calls.ts";
 import { cgroupPathsOf } from "./cgroup-path.ts";
 import type { Attempt } from "./docker.ts";
 import { findUnenforced, readBackLimits } from "./limits.ts";
+import { engineLagMs, hasEnded } from "./process-end.ts";
 import type { Container, LiveLimits, Waiting } from "./runtime.ts";
 
 const cpuPeriodMicros = 100_000;
@@ -39,6 +41,12 @@ export async function updateLimits(
     const words = missing.map((one) => `${one.actual} for ${one.limit} ${one.expected}`);
     if (words.length > 0) throw new Error(`the kernel holds ${words.join(", ")}`);
   } catch (error) {
+    if (container.pid !== 0 && hasEnded(container.pid)) {
+      // nothing runs that could hold limits, and the engine keeps them for the next run, once it knows
+      await sleep(engineLagMs);
+      await apply(limits);
+      return;
+    }
     const failure = engineError("update", error);
     if (failure.reason !== "ENGINE_FAILED") throw failure;
     await apply(container.limits);

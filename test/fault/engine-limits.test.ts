@@ -91,6 +91,32 @@ describe.skipIf(engineObstacle !== undefined)(
       },
     );
 
+    test.each(["arrived", "done"] as const)(
+      "an update of a sandbox that ends as it has %s is made, for its next run",
+      async (at) => {
+        const { status } = await host.run("ends", sleeping, { pids: 30n });
+        const container = host.docker.getContainer(present(status).containerId);
+        const kill = async () => {
+          await container.kill();
+          await container.wait();
+        };
+        const fault =
+          at === "done"
+            ? ({ kind: "point", at, reached: kill } as const)
+            : // what arrived goes no further by a point, but may be late
+              ({ kind: "late", ms: 1_000 } as const);
+        door.rule({ path: /\/update$/, times: 1, fault });
+        const updating = host.sandboxes.updateSandbox({ sandboxId: "ends", resources: { pids: 40n } });
+        if (at === "arrived") await kill();
+        expect((await updating).sandbox?.spec?.resources?.pids).toBe(40n);
+        expect((await container.inspect()).HostConfig.PidsLimit).toBe(40);
+        const ended = await host.until("ends", (now) => whereIs(now).state !== "RUNNING");
+        expect(ended.spec?.resources?.pids).toBe(40n);
+        const { sandbox } = await host.sandboxes.startSandbox({ sandboxId: "ends" });
+        expect(kernelFile(present(sandbox), "pids", "pids.max")).toBe("40");
+      },
+    );
+
     describe("of block I/O", () => {
       test("are in the kernel's files for the engine's disk, and stay over a stop and a start", async (context) => {
         const disk = diskOf(dataRoot);
