@@ -25,6 +25,12 @@ const sampleMs = 15_000;
 /** Until what fills up once has filled up: histories of 300 samples, code that gets hot, caches. It is not judged. */
 const warmUpShare = 0.25;
 
+/** A turn creates a sandbox, uses another, and deletes the oldest. */
+interface Counts {
+  turns: number;
+  failures: number;
+}
+
 interface Reading {
   readonly hours: number;
   readonly residentMB: number;
@@ -47,7 +53,7 @@ export async function* measureSoak(minutes: number): AsyncGenerator<Result> {
     const began = performance.now();
     const isOver = () => performance.now() - began > minutes * 60_000;
     const readings: Reading[] = [];
-    const counts = { lives: 0, calls: 0 };
+    const counts: Counts = { turns: 0, failures: 0 };
     const churning = Promise.all(
       Array.from({ length: callers }, (_, caller) => churn(sandboxes, caller, counts, isOver)),
     );
@@ -63,7 +69,7 @@ export async function* measureSoak(minutes: number): AsyncGenerator<Result> {
     })();
     await Promise.all([churning, watching]);
     const newest = () => scheduler.host(daemon.hostId)?.receivedSequence ?? 0;
-    console.error(`soak: ${counts.lives} sandboxes lived, ${counts.calls} calls, ${newest()} events`);
+    console.error(`soak: ${counts.turns} turns, ${counts.failures} failed, ${newest()} events`);
     const violations = scheduler.checker.violations();
     for (const violation of violations) console.error(`soak: ${JSON.stringify(violation)}`);
 
@@ -81,6 +87,7 @@ export async function* measureSoak(minutes: number): AsyncGenerator<Result> {
     });
     yield resultOf({ name: "soak-timers", unit: "1/h", values: growth("timers"), goal: atMost(1) });
     yield resultOf({ name: "soak-violations", unit: "1", values: [violations.length], goal: atMost(0) });
+    yield resultOf({ name: "soak-failures", unit: "1", values: [counts.failures], goal: atMost(0) });
   } finally {
     await sandboxes.close();
     await scheduler.close();
@@ -92,34 +99,46 @@ export async function* measureSoak(minutes: number): AsyncGenerator<Result> {
 async function churn(
   { client }: Sandboxes,
   caller: number,
-  counts: { lives: number; calls: number },
+  counts: Counts,
   isOver: () => boolean,
 ): Promise<void> {
   const alive: string[] = [];
   for (let turn = 0; !isOver(); turn += 1) {
     const due = performance.now() + turnMs;
-    const sandboxId = `soak-${caller}-${turn}`;
-    await client.createSandbox({ sandboxId, tenant: `tenant-${caller}`, spec: specOf(turn) });
-    alive.push(sandboxId);
-    counts.lives += 1;
-    if (alive.length <= fleetSize / callers) continue;
-
-    const used = alive[turn % (alive.length - 1)] ?? sandboxId;
-    const uses = [
-      () => client.pauseSandbox({ sandboxId: used }).then(() => client.resumeSandbox({ sandboxId: used })),
-      () => client.stopSandbox({ sandboxId: used }).then(() => client.startSandbox({ sandboxId: used })),
-      () => client.updateSandbox({ sandboxId: used, resources: { cpuMillis: BigInt(400 + (turn % 100)) } }),
-      () => client.explainSandbox({ sandboxId: used }),
-    ];
-    const state = (await client.getSandbox({ sandboxId: used })).sandbox?.status?.state;
-    // one that fails by design may have ended in between
-    if (state === SandboxState.RUNNING) await uses[turn % uses.length]?.().catch(unlessPrecondition);
-    await client.listSandboxes({ pageSize: 50 });
-    for await (const _ of client.streamLogs({ sandboxId: used, tailLines: 10 }));
-    await client.deleteSandbox({ sandboxId: alive.shift() ?? "" });
-    counts.calls += 7;
-    await sleep(Math.max(0, due - performance.now()));
+    try {
+      await takeTurn(client, alive, { caller, turn });
+      counts.turns += 1;
+    } catch (error) {
+      counts.failures += 1;
+      console.error(`soak: turn ${turn} of caller ${caller}: ${String(error)}`);
+    }
+    if (alive.length >= fleetSize / callers) await sleep(Math.max(0, due - performance.now()));
   }
+}
+
+async function takeTurn(
+  client: Sandboxes["client"],
+  alive: string[],
+  { caller, turn }: { readonly caller: number; readonly turn: number },
+): Promise<void> {
+  const sandboxId = `soak-${caller}-${turn}`;
+  await client.createSandbox({ sandboxId, tenant: `tenant-${caller}`, spec: specOf(turn) });
+  alive.push(sandboxId);
+  if (alive.length <= fleetSize / callers) return;
+
+  const used = alive[turn % (alive.length - 1)] ?? sandboxId;
+  const uses = [
+    () => client.pauseSandbox({ sandboxId: used }).then(() => client.resumeSandbox({ sandboxId: used })),
+    () => client.stopSandbox({ sandboxId: used }).then(() => client.startSandbox({ sandboxId: used })),
+    () => client.updateSandbox({ sandboxId: used, resources: { cpuMillis: BigInt(400 + (turn % 100)) } }),
+    () => client.explainSandbox({ sandboxId: used }),
+  ];
+  const state = (await client.getSandbox({ sandboxId: used })).sandbox?.status?.state;
+  // one that fails by design may have ended in between
+  if (state === SandboxState.RUNNING) await uses[turn % uses.length]?.().catch(unlessPrecondition);
+  await client.listSandboxes({ pageSize: 50 });
+  for await (const _ of client.streamLogs({ sandboxId: used, tailLines: 10 }));
+  await client.deleteSandbox({ sandboxId: alive.shift() ?? "" });
 }
 
 function unlessPrecondition(error: unknown): void {

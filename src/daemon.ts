@@ -21,6 +21,7 @@ import { createVitals } from "./daemon-vitals.ts";
 import { cgroupPathsAt } from "./engine/cgroup-path.ts";
 import { createDockerRuntime } from "./engine/docker.ts";
 import { readCapacity } from "./host/capacity.ts";
+import { createDoctor, tellFindings } from "./host/doctor/doctor.ts";
 import { createHost } from "./host/host.ts";
 import { openIdentity } from "./host/identity.ts";
 import { readBootId } from "./monitor/host-id.ts";
@@ -222,6 +223,7 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
     tellHealth();
     closers.push(host.subscribe(tellHealth));
 
+    const doctor = createDoctor({ runtime, host, config: () => current });
     const terms = createTerms(store);
     const manager = createManager({
       repository,
@@ -251,7 +253,7 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
         );
         router.service(
           HostService,
-          createHostService({ view, hostStats: feed.hostStats, statsBatch: feed.batch }),
+          createHostService({ view, hostStats: feed.hostStats, statsBatch: feed.batch, doctor }),
         );
         router.service(EventService, createEventService(store.events, clock));
       },
@@ -318,6 +320,8 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
       },
       "serving",
     );
+    const examination = tellFindings(doctor, { signal: closing.signal, log: log.child("doctor") });
+    closers.push(() => examination);
     return {
       async reload(read) {
         current = reloaded(current, read);

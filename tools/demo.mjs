@@ -28,6 +28,13 @@ async function showOneLife({ sandboxes, events, host, names }, step) {
 
   const { host: found } = await host.getHost({}, call);
   step("host", `${found.hostId}`);
+  const { checks } = await host.checkHost({}, call);
+  const amiss = checks.filter(({ hint }) => hint !== "");
+  step(
+    "check",
+    `${checks.length} checks, ${amiss.length} with advice: ${amiss.map((one) => one.name).join(", ")}`,
+  );
+  assert.ok(checks.length > amiss.length, "nothing about this host is well");
   try {
     const { sandbox: created } = await sandboxes.createSandbox(
       {

@@ -2,11 +2,13 @@
 
 import { create } from "@bufbuild/protobuf";
 import {
+  CheckVerdict,
   DrainPolicy,
   HostConditionType,
   type Host as HostMessage,
   HostSchema,
 } from "../../gen/sandboxd/v1/host_pb.ts";
+import type { Finding } from "../host/doctor/finding.ts";
 import type { Host } from "../host/host.ts";
 import type { Scheduling } from "../host/schedule.ts";
 import type { Amounts } from "../sandbox/admission.ts";
@@ -67,6 +69,10 @@ export function hostOf({ host, scheduling, clock }: HostView): HostMessage {
         }),
     accepting: host.accepting() && schedule.schedulable,
   });
+}
+
+export function checkOf({ name, verdict, message, hint, advisories }: Finding) {
+  return { name, verdict: CheckVerdict[verdict], message, hint, advisories: [...advisories] };
 }
 
 export function conditionOf({ type, active, message, hint, timeMs }: ConditionFacts) {

@@ -1,13 +1,15 @@
 // HostService: the host once, or followed with its stats.
 
 import type { ServiceImpl } from "@connectrpc/connect";
-import { DrainPolicy } from "../../gen/sandboxd/v1/host_pb.ts";
+import { CheckVerdict, DrainPolicy } from "../../gen/sandboxd/v1/host_pb.ts";
 import type { HostService } from "../../gen/sandboxd/v1/host_service_pb.ts";
 import type { HostStats, StatsBatch } from "../../gen/sandboxd/v1/stats_pb.ts";
 import { SandboxdError } from "../errors.ts";
+import type { Doctor } from "../host/doctor/doctor.ts";
+import { worstOf } from "../host/doctor/finding.ts";
 import type { Host } from "../host/host.ts";
 import { actorOfCaller, callerKey } from "./caller.ts";
-import { type HostView, hostOf } from "./host-codec.ts";
+import { checkOf, type HostView, hostOf } from "./host-codec.ts";
 import { millisecondsOf } from "./time-codec.ts";
 
 export interface HostServiceOptions {
@@ -15,6 +17,7 @@ export interface HostServiceOptions {
   readonly hostStats: () => HostStats | undefined;
   /** The newest sample of everything. */
   readonly statsBatch: () => StatsBatch;
+  readonly doctor: Doctor;
 }
 
 const defaultPeriodMs = 10_000;
@@ -28,12 +31,17 @@ export function createHostService({
   view,
   hostStats,
   statsBatch,
+  doctor,
 }: HostServiceOptions): ServiceImpl<typeof HostService> {
   const { host, scheduling } = view;
   return {
     getHost() {
       const stats = hostStats();
       return { host: hostOf(view), ...(stats === undefined ? {} : { stats }) };
+    },
+    async checkHost(_request, { signal }) {
+      const findings = await doctor.examine({ signal });
+      return { verdict: CheckVerdict[worstOf(findings)], checks: findings.map(checkOf) };
     },
     async setSchedulable({ schedulable, reason }, { values }) {
       await scheduling.setSchedulable(schedulable, reason, actorOfCaller(values.get(callerKey)));

@@ -10,6 +10,7 @@ import { createCalls, engineError, isBrokenConnection, statusOf, type Verb } fro
 import { type CgroupPaths, cgroupPathsAt, cgroupPathsOf } from "./cgroup-path.ts";
 import { DockerClient } from "./client.ts";
 import { containerOf, stateOf } from "./decode.ts";
+import { diagnose, type EngineDiagnosis } from "./diagnosis.ts";
 import { dialCreate, dialLogs } from "./dial.ts";
 import { readEvents, timeOf } from "./event-stream.ts";
 import { runExec } from "./exec.ts";
@@ -19,7 +20,7 @@ import { isOpen } from "./knock.ts";
 import { deviceNumberOf, findUnenforced, readBackLimits } from "./limits.ts";
 import { readLogs } from "./log-stream.ts";
 import { hasExecuted } from "./main-command.ts";
-import { hasEnded } from "./process-end.ts";
+import { engineLagMs, hasEnded } from "./process-end.ts";
 import type { Container, LogOptions, Runtime, Waiting } from "./runtime.ts";
 import { updateLimits } from "./update.ts";
 import { findMismatches, limitWarnings } from "./verify.ts";
@@ -36,12 +37,11 @@ const leastApi = "1.41";
 /** Verbs that change nothing. */
 const questions: ReadonlySet<Verb> = new Set(["list", "inspect"]);
 
-/** From the end of a process to the engine's knowing of it, as a rule. */
-const engineLagMs = 50;
-
 export interface DockerRuntime extends Runtime {
   /** All images of the host, whoever brought them. */
   readonly images: ImageStore;
+  /** Examines it: two questions. */
+  diagnose(options?: Waiting): Promise<EngineDiagnosis>;
 }
 
 /** The engine behind a unix socket. Nothing is connected before the first call. */
@@ -136,6 +136,12 @@ export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptio
         dataRoot: String(info.DockerRootDir),
       };
     },
+
+    diagnose: (options) =>
+      unlessFailed(
+        "list",
+        attempt("list", () => diagnose(docker), options),
+      ),
 
     async ping(options) {
       await unless(

@@ -13,7 +13,7 @@ import { type Client, createClient } from "@connectrpc/connect";
 import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
 import { stringify, type TomlTable } from "smol-toml";
 import { Health, HealthCheckResponse_ServingStatus } from "../../gen/grpc/health/v1/health_pb.ts";
-import { callJson } from "../../tools/lib/engine-api.mjs";
+import { call, callJson } from "../../tools/lib/engine-api.mjs";
 import { engineMark, removeCgroups } from "../../tools/lib/leftovers.mjs";
 import { launcher } from "../../tools/lib/node.mjs";
 import { baseImage, sharedEngine } from "./engine.ts";
@@ -23,6 +23,9 @@ const readyTimeoutMs = 20_000;
 
 /** How long an orderly shutdown may take before the test gives up on it. */
 const stopTimeoutMs = 20_000;
+
+/** How long the engine may take to remove a container. */
+const removeTimeoutMs = 30_000;
 
 export interface DaemonOptions {
   /** The engine's socket. Default: the one that all tests share. */
@@ -216,7 +219,11 @@ async function removeContainers(engine: string, hostId: string): Promise<void> {
   const filters = encodeURIComponent(JSON.stringify({ label: [`sandboxd.host=${hostId}`] }));
   const found = await callJson(engine, "GET", `/containers/json?all=1&filters=${filters}`);
   for (const { Id: id } of found as readonly { readonly Id: string }[]) {
-    await callJson(engine, "DELETE", `/containers/${id}?force=1&v=1`);
+    const path = `/containers/${id}?force=1&v=1`;
+    const { status, body } = await call(engine, "DELETE", path, { timeoutMs: removeTimeoutMs });
+    // the daemon that was killed may have asked for its removal just before
+    if (status >= 400 && status !== 404 && status !== 409)
+      throw new Error(`DELETE ${path}: ${status} ${body}`);
   }
 }
 

@@ -16,7 +16,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file sandboxd/v1/host.proto.
  */
 export const file_sandboxd_v1_host: GenFile = /*@__PURE__*/
-  fileDesc("ChZzYW5kYm94ZC92MS9ob3N0LnByb3RvEgtzYW5kYm94ZC52MSKxBAoESG9zdBIPCgdob3N0X2lkGAEgASgJEg8KB2Jvb3RfaWQYAiABKAkSEwoLc3RhdGVfZXBvY2gYAyABKAkSFgoOZGFlbW9uX3ZlcnNpb24YBCABKAkSLQoGbGFiZWxzGAUgAygLMh0uc2FuZGJveGQudjEuSG9zdC5MYWJlbHNFbnRyeRIuCghjYXBhY2l0eRgGIAEoCzIcLnNhbmRib3hkLnYxLlJlc291cmNlQW1vdW50cxIxCgthbGxvY2F0YWJsZRgHIAEoCzIcLnNhbmRib3hkLnYxLlJlc291cmNlQW1vdW50cxIvCglhbGxvY2F0ZWQYCCABKAsyHC5zYW5kYm94ZC52MS5SZXNvdXJjZUFtb3VudHMSLAoGbGltaXRzGAkgASgLMhwuc2FuZGJveGQudjEuUmVzb3VyY2VBbW91bnRzEi4KCmNvbmRpdGlvbnMYCiADKAsyGi5zYW5kYm94ZC52MS5Ib3N0Q29uZGl0aW9uEiMKBmVuZ2luZRgLIAEoCzITLnNhbmRib3hkLnYxLkVuZ2luZRIlCgdtYWNoaW5lGAwgASgLMhQuc2FuZGJveGQudjEuTWFjaGluZRIRCglhY2NlcHRpbmcYDSABKAgSKwoIc2NoZWR1bGUYDiABKAsyGS5zYW5kYm94ZC52MS5Ib3N0U2NoZWR1bGUaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKjAQoMSG9zdFNjaGVkdWxlEhMKC3NjaGVkdWxhYmxlGAEgASgIEg4KBnJlYXNvbhgCIAEoCRIhCgVhY3RvchgDIAEoCzISLnNhbmRib3hkLnYxLkFjdG9yEigKBHRpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiEKBWRyYWluGAUgASgLMhIuc2FuZGJveGQudjEuRHJhaW4icgoFRHJhaW4SKAoGcG9saWN5GAEgASgOMhguc2FuZGJveGQudjEuRHJhaW5Qb2xpY3kSLAoIZGVhZGxpbmUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhEKCXJlbWFpbmluZxgDIAEoBSKWAQoNSG9zdENvbmRpdGlvbhIsCgR0eXBlGAEgASgOMh4uc2FuZGJveGQudjEuSG9zdENvbmRpdGlvblR5cGUSDgoGYWN0aXZlGAIgASgIEg8KB21lc3NhZ2UYAyABKAkSDAoEaGludBgEIAEoCRIoCgR0aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCKHAQoGRW5naW5lEg8KB3ZlcnNpb24YASABKAkSEwoLYXBpX3ZlcnNpb24YAiABKAkSFgoOY2dyb3VwX3ZlcnNpb24YAyABKAUSFQoNY2dyb3VwX2RyaXZlchgEIAEoCRIWCg5zdG9yYWdlX2RyaXZlchgFIAEoCRIQCghydW50aW1lcxgGIAMoCSKAAQoHTWFjaGluZRIYChBvcGVyYXRpbmdfc3lzdGVtGAEgASgJEg4KBmtlcm5lbBgCIAEoCRIUCgxhcmNoaXRlY3R1cmUYAyABKAkSEQoJY3B1X21vZGVsGAQgASgJEgwKBGNwdXMYBSABKAUSFAoMbWVtb3J5X2J5dGVzGAYgASgDKlkKC0RyYWluUG9saWN5EhwKGERSQUlOX1BPTElDWV9VTlNQRUNJRklFRBAAEhUKEURSQUlOX1BPTElDWV9TVE9QEAESFQoRRFJBSU5fUE9MSUNZX1dBSVQQAiqeBAoRSG9zdENvbmRpdGlvblR5cGUSIwofSE9TVF9DT05ESVRJT05fVFlQRV9VTlNQRUNJRklFRBAAEiUKIUhPU1RfQ09ORElUSU9OX1RZUEVfRU5HSU5FX0FCU0VOVBABEiwKKEhPU1RfQ09ORElUSU9OX1RZUEVfRU5HSU5FX0FDQ0VTU19ERU5JRUQQAhImCiJIT1NUX0NPTkRJVElPTl9UWVBFX0VOR0lORV9UT09fT0xEEAMSKwonSE9TVF9DT05ESVRJT05fVFlQRV9FTkdJTkVfVU5SRVNQT05TSVZFEAQSKgomSE9TVF9DT05ESVRJT05fVFlQRV9DR1JPVVBfVU5TVVBQT1JURUQQBRIoCiRIT1NUX0NPTkRJVElPTl9UWVBFX1NUQVRFX1VOV1JJVEFCTEUQBhInCiNIT1NUX0NPTkRJVElPTl9UWVBFX01FTU9SWV9QUkVTU1VSRRAKEiUKIUhPU1RfQ09ORElUSU9OX1RZUEVfRElTS19QUkVTU1VSRRALEiYKIkhPU1RfQ09ORElUSU9OX1RZUEVfSU5PREVfUFJFU1NVUkUQDBIkCiBIT1NUX0NPTkRJVElPTl9UWVBFX1BJRF9QUkVTU1VSRRANEh8KG0hPU1RfQ09ORElUSU9OX1RZUEVfU1RBTExFRBAOEiUKIUhPU1RfQ09ORElUSU9OX1RZUEVfQ0xPQ0tfQ0hBTkdFRBAPYgZwcm90bzM", [file_google_protobuf_timestamp, file_sandboxd_v1_resources, file_sandboxd_v1_sandbox]);
+  fileDesc("ChZzYW5kYm94ZC92MS9ob3N0LnByb3RvEgtzYW5kYm94ZC52MSKxBAoESG9zdBIPCgdob3N0X2lkGAEgASgJEg8KB2Jvb3RfaWQYAiABKAkSEwoLc3RhdGVfZXBvY2gYAyABKAkSFgoOZGFlbW9uX3ZlcnNpb24YBCABKAkSLQoGbGFiZWxzGAUgAygLMh0uc2FuZGJveGQudjEuSG9zdC5MYWJlbHNFbnRyeRIuCghjYXBhY2l0eRgGIAEoCzIcLnNhbmRib3hkLnYxLlJlc291cmNlQW1vdW50cxIxCgthbGxvY2F0YWJsZRgHIAEoCzIcLnNhbmRib3hkLnYxLlJlc291cmNlQW1vdW50cxIvCglhbGxvY2F0ZWQYCCABKAsyHC5zYW5kYm94ZC52MS5SZXNvdXJjZUFtb3VudHMSLAoGbGltaXRzGAkgASgLMhwuc2FuZGJveGQudjEuUmVzb3VyY2VBbW91bnRzEi4KCmNvbmRpdGlvbnMYCiADKAsyGi5zYW5kYm94ZC52MS5Ib3N0Q29uZGl0aW9uEiMKBmVuZ2luZRgLIAEoCzITLnNhbmRib3hkLnYxLkVuZ2luZRIlCgdtYWNoaW5lGAwgASgLMhQuc2FuZGJveGQudjEuTWFjaGluZRIRCglhY2NlcHRpbmcYDSABKAgSKwoIc2NoZWR1bGUYDiABKAsyGS5zYW5kYm94ZC52MS5Ib3N0U2NoZWR1bGUaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKjAQoMSG9zdFNjaGVkdWxlEhMKC3NjaGVkdWxhYmxlGAEgASgIEg4KBnJlYXNvbhgCIAEoCRIhCgVhY3RvchgDIAEoCzISLnNhbmRib3hkLnYxLkFjdG9yEigKBHRpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiEKBWRyYWluGAUgASgLMhIuc2FuZGJveGQudjEuRHJhaW4icgoFRHJhaW4SKAoGcG9saWN5GAEgASgOMhguc2FuZGJveGQudjEuRHJhaW5Qb2xpY3kSLAoIZGVhZGxpbmUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhEKCXJlbWFpbmluZxgDIAEoBSKWAQoNSG9zdENvbmRpdGlvbhIsCgR0eXBlGAEgASgOMh4uc2FuZGJveGQudjEuSG9zdENvbmRpdGlvblR5cGUSDgoGYWN0aXZlGAIgASgIEg8KB21lc3NhZ2UYAyABKAkSDAoEaGludBgEIAEoCRIoCgR0aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCKHAQoGRW5naW5lEg8KB3ZlcnNpb24YASABKAkSEwoLYXBpX3ZlcnNpb24YAiABKAkSFgoOY2dyb3VwX3ZlcnNpb24YAyABKAUSFQoNY2dyb3VwX2RyaXZlchgEIAEoCRIWCg5zdG9yYWdlX2RyaXZlchgFIAEoCRIQCghydW50aW1lcxgGIAMoCSKAAQoHTWFjaGluZRIYChBvcGVyYXRpbmdfc3lzdGVtGAEgASgJEg4KBmtlcm5lbBgCIAEoCRIUCgxhcmNoaXRlY3R1cmUYAyABKAkSEQoJY3B1X21vZGVsGAQgASgJEgwKBGNwdXMYBSABKAUSFAoMbWVtb3J5X2J5dGVzGAYgASgDIngKCUhvc3RDaGVjaxIMCgRuYW1lGAEgASgJEioKB3ZlcmRpY3QYAiABKA4yGS5zYW5kYm94ZC52MS5DaGVja1ZlcmRpY3QSDwoHbWVzc2FnZRgDIAEoCRIMCgRoaW50GAQgASgJEhIKCmFkdmlzb3JpZXMYBSADKAkqWQoLRHJhaW5Qb2xpY3kSHAoYRFJBSU5fUE9MSUNZX1VOU1BFQ0lGSUVEEAASFQoRRFJBSU5fUE9MSUNZX1NUT1AQARIVChFEUkFJTl9QT0xJQ1lfV0FJVBACKp4EChFIb3N0Q29uZGl0aW9uVHlwZRIjCh9IT1NUX0NPTkRJVElPTl9UWVBFX1VOU1BFQ0lGSUVEEAASJQohSE9TVF9DT05ESVRJT05fVFlQRV9FTkdJTkVfQUJTRU5UEAESLAooSE9TVF9DT05ESVRJT05fVFlQRV9FTkdJTkVfQUNDRVNTX0RFTklFRBACEiYKIkhPU1RfQ09ORElUSU9OX1RZUEVfRU5HSU5FX1RPT19PTEQQAxIrCidIT1NUX0NPTkRJVElPTl9UWVBFX0VOR0lORV9VTlJFU1BPTlNJVkUQBBIqCiZIT1NUX0NPTkRJVElPTl9UWVBFX0NHUk9VUF9VTlNVUFBPUlRFRBAFEigKJEhPU1RfQ09ORElUSU9OX1RZUEVfU1RBVEVfVU5XUklUQUJMRRAGEicKI0hPU1RfQ09ORElUSU9OX1RZUEVfTUVNT1JZX1BSRVNTVVJFEAoSJQohSE9TVF9DT05ESVRJT05fVFlQRV9ESVNLX1BSRVNTVVJFEAsSJgoiSE9TVF9DT05ESVRJT05fVFlQRV9JTk9ERV9QUkVTU1VSRRAMEiQKIEhPU1RfQ09ORElUSU9OX1RZUEVfUElEX1BSRVNTVVJFEA0SHwobSE9TVF9DT05ESVRJT05fVFlQRV9TVEFMTEVEEA4SJQohSE9TVF9DT05ESVRJT05fVFlQRV9DTE9DS19DSEFOR0VEEA8qkwEKDENoZWNrVmVyZGljdBIdChlDSEVDS19WRVJESUNUX1VOU1BFQ0lGSUVEEAASFAoQQ0hFQ0tfVkVSRElDVF9PSxABEhkKFUNIRUNLX1ZFUkRJQ1RfVU5LTk9XThACEhkKFUNIRUNLX1ZFUkRJQ1RfV0FSTklORxADEhgKFENIRUNLX1ZFUkRJQ1RfRkFJTEVEEARiBnByb3RvMw", [file_google_protobuf_timestamp, file_sandboxd_v1_resources, file_sandboxd_v1_sandbox]);
 
 /**
  * One host.
@@ -376,6 +376,56 @@ export const MachineSchema: GenMessage<Machine> = /*@__PURE__*/
   messageDesc(file_sandboxd_v1_host, 5);
 
 /**
+ * Something about the host that was looked at.
+ *
+ * @generated from message sandboxd.v1.HostCheck
+ */
+export type HostCheck = Message<"sandboxd.v1.HostCheck"> & {
+  /**
+   * What, for programs: for example "live_restore", "runc_version", or a condition that holds, as "disk_pressure". Kept from release to release; new ones come. Not unique: each certificate is a "certificate".
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * Whether it is well.
+   *
+   * @generated from field: sandboxd.v1.CheckVerdict verdict = 2;
+   */
+  verdict: CheckVerdict;
+
+  /**
+   * What is seen, in words.
+   *
+   * @generated from field: string message = 3;
+   */
+  message: string;
+
+  /**
+   * What to do about it. Empty when all is well.
+   *
+   * @generated from field: string hint = 4;
+   */
+  hint: string;
+
+  /**
+   * Published weaknesses that it is about, for example "CVE-2024-21626". Of a program that a distribution mends without changing its
+   * version, those too that may be mended.
+   *
+   * @generated from field: repeated string advisories = 5;
+   */
+  advisories: string[];
+};
+
+/**
+ * Describes the message sandboxd.v1.HostCheck.
+ * Use `create(HostCheckSchema)` to create a new message.
+ */
+export const HostCheckSchema: GenMessage<HostCheck> = /*@__PURE__*/
+  messageDesc(file_sandboxd_v1_host, 6);
+
+/**
  * What a drain does to sandboxes.
  *
  * @generated from enum sandboxd.v1.DrainPolicy
@@ -513,4 +563,52 @@ export enum HostConditionType {
  */
 export const HostConditionTypeSchema: GenEnum<HostConditionType> = /*@__PURE__*/
   enumDesc(file_sandboxd_v1_host, 1);
+
+/**
+ * What a check found, from good to bad.
+ *
+ * @generated from enum sandboxd.v1.CheckVerdict
+ */
+export enum CheckVerdict {
+  /**
+   * Never sent.
+   *
+   * @generated from enum value: CHECK_VERDICT_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * As it should be.
+   *
+   * @generated from enum value: CHECK_VERDICT_OK = 1;
+   */
+  OK = 1,
+
+  /**
+   * It could not be looked at.
+   *
+   * @generated from enum value: CHECK_VERDICT_UNKNOWN = 2;
+   */
+  UNKNOWN = 2,
+
+  /**
+   * All that is promised holds, but the host is weaker, or less steady, than it could be.
+   *
+   * @generated from enum value: CHECK_VERDICT_WARNING = 3;
+   */
+  WARNING = 3,
+
+  /**
+   * Something that is promised does not hold here: sandboxes are, or would be, refused.
+   *
+   * @generated from enum value: CHECK_VERDICT_FAILED = 4;
+   */
+  FAILED = 4,
+}
+
+/**
+ * Describes the enum sandboxd.v1.CheckVerdict.
+ */
+export const CheckVerdictSchema: GenEnum<CheckVerdict> = /*@__PURE__*/
+  enumDesc(file_sandboxd_v1_host, 2);
 

@@ -7,7 +7,7 @@ import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2
 import { file_buf_validate_validate } from "../../buf/validate/validate_pb.ts";
 import type { Duration } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_duration } from "@bufbuild/protobuf/wkt";
-import type { DrainPolicy, Host } from "./host_pb.ts";
+import type { CheckVerdict, DrainPolicy, Host, HostCheck } from "./host_pb.ts";
 import { file_sandboxd_v1_host } from "./host_pb.ts";
 import type { HostStats, StatsBatch } from "./stats_pb.ts";
 import { file_sandboxd_v1_stats } from "./stats_pb.ts";
@@ -17,7 +17,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file sandboxd/v1/host_service.proto.
  */
 export const file_sandboxd_v1_host_service: GenFile = /*@__PURE__*/
-  fileDesc("Ch5zYW5kYm94ZC92MS9ob3N0X3NlcnZpY2UucHJvdG8SC3NhbmRib3hkLnYxIlsKFVNldFNjaGVkdWxhYmxlUmVxdWVzdBITCgtzY2hlZHVsYWJsZRgBIAEoCBItCgZyZWFzb24YAiABKAlCHbpIGnIYKIACMhNeW15ceDAwLVx4MWZceDdmXSokIjkKFlNldFNjaGVkdWxhYmxlUmVzcG9uc2USHwoEaG9zdBgBIAEoCzIRLnNhbmRib3hkLnYxLkhvc3QisgEKEERyYWluSG9zdFJlcXVlc3QSMgoGcG9saWN5GAEgASgOMhguc2FuZGJveGQudjEuRHJhaW5Qb2xpY3lCCLpIBYIBAhABEjsKCGRlYWRsaW5lGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg66SAuqAQgiBAiA9SQyABItCgZyZWFzb24YAyABKAlCHbpIGnIYKIACMhNeW15ceDAwLVx4MWZceDdmXSokIkkKEURyYWluSG9zdFJlc3BvbnNlEhEKCXJlbWFpbmluZxgBIAEoBRITCgtzYW5kYm94X2lkcxgCIAMoCRIMCgRkb25lGAMgASgIIhAKDkdldEhvc3RSZXF1ZXN0IlkKD0dldEhvc3RSZXNwb25zZRIfCgRob3N0GAEgASgLMhEuc2FuZGJveGQudjEuSG9zdBIlCgVzdGF0cxgCIAEoCzIWLnNhbmRib3hkLnYxLkhvc3RTdGF0cyJrChBXYXRjaEhvc3RSZXF1ZXN0EkAKDHN0YXRzX3BlcmlvZBgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIPukgMqgEJIgMIkBwyAggBEhUKDXNhbmRib3hfc3RhdHMYAiABKAgiagoRV2F0Y2hIb3N0UmVzcG9uc2USIQoEaG9zdBgBIAEoCzIRLnNhbmRib3hkLnYxLkhvc3RIABIoCgVzdGF0cxgCIAEoCzIXLnNhbmRib3hkLnYxLlN0YXRzQmF0Y2hIAEIICgZ1cGRhdGUy1AIKC0hvc3RTZXJ2aWNlEkkKB0dldEhvc3QSGy5zYW5kYm94ZC52MS5HZXRIb3N0UmVxdWVzdBocLnNhbmRib3hkLnYxLkdldEhvc3RSZXNwb25zZSIDkAIBElEKCVdhdGNoSG9zdBIdLnNhbmRib3hkLnYxLldhdGNoSG9zdFJlcXVlc3QaHi5zYW5kYm94ZC52MS5XYXRjaEhvc3RSZXNwb25zZSIDkAIBMAESWQoOU2V0U2NoZWR1bGFibGUSIi5zYW5kYm94ZC52MS5TZXRTY2hlZHVsYWJsZVJlcXVlc3QaIy5zYW5kYm94ZC52MS5TZXRTY2hlZHVsYWJsZVJlc3BvbnNlEkwKCURyYWluSG9zdBIdLnNhbmRib3hkLnYxLkRyYWluSG9zdFJlcXVlc3QaHi5zYW5kYm94ZC52MS5EcmFpbkhvc3RSZXNwb25zZTABYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_sandboxd_v1_host, file_sandboxd_v1_stats]);
+  fileDesc("Ch5zYW5kYm94ZC92MS9ob3N0X3NlcnZpY2UucHJvdG8SC3NhbmRib3hkLnYxIlsKFVNldFNjaGVkdWxhYmxlUmVxdWVzdBITCgtzY2hlZHVsYWJsZRgBIAEoCBItCgZyZWFzb24YAiABKAlCHbpIGnIYKIACMhNeW15ceDAwLVx4MWZceDdmXSokIjkKFlNldFNjaGVkdWxhYmxlUmVzcG9uc2USHwoEaG9zdBgBIAEoCzIRLnNhbmRib3hkLnYxLkhvc3QisgEKEERyYWluSG9zdFJlcXVlc3QSMgoGcG9saWN5GAEgASgOMhguc2FuZGJveGQudjEuRHJhaW5Qb2xpY3lCCLpIBYIBAhABEjsKCGRlYWRsaW5lGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg66SAuqAQgiBAiA9SQyABItCgZyZWFzb24YAyABKAlCHbpIGnIYKIACMhNeW15ceDAwLVx4MWZceDdmXSokIkkKEURyYWluSG9zdFJlc3BvbnNlEhEKCXJlbWFpbmluZxgBIAEoBRITCgtzYW5kYm94X2lkcxgCIAMoCRIMCgRkb25lGAMgASgIIhIKEENoZWNrSG9zdFJlcXVlc3QiZwoRQ2hlY2tIb3N0UmVzcG9uc2USKgoHdmVyZGljdBgBIAEoDjIZLnNhbmRib3hkLnYxLkNoZWNrVmVyZGljdBImCgZjaGVja3MYAiADKAsyFi5zYW5kYm94ZC52MS5Ib3N0Q2hlY2siEAoOR2V0SG9zdFJlcXVlc3QiWQoPR2V0SG9zdFJlc3BvbnNlEh8KBGhvc3QYASABKAsyES5zYW5kYm94ZC52MS5Ib3N0EiUKBXN0YXRzGAIgASgLMhYuc2FuZGJveGQudjEuSG9zdFN0YXRzImsKEFdhdGNoSG9zdFJlcXVlc3QSQAoMc3RhdHNfcGVyaW9kGAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg+6SAyqAQkiAwiQHDICCAESFQoNc2FuZGJveF9zdGF0cxgCIAEoCCJqChFXYXRjaEhvc3RSZXNwb25zZRIhCgRob3N0GAEgASgLMhEuc2FuZGJveGQudjEuSG9zdEgAEigKBXN0YXRzGAIgASgLMhcuc2FuZGJveGQudjEuU3RhdHNCYXRjaEgAQggKBnVwZGF0ZTKlAwoLSG9zdFNlcnZpY2USSQoHR2V0SG9zdBIbLnNhbmRib3hkLnYxLkdldEhvc3RSZXF1ZXN0Ghwuc2FuZGJveGQudjEuR2V0SG9zdFJlc3BvbnNlIgOQAgESUQoJV2F0Y2hIb3N0Eh0uc2FuZGJveGQudjEuV2F0Y2hIb3N0UmVxdWVzdBoeLnNhbmRib3hkLnYxLldhdGNoSG9zdFJlc3BvbnNlIgOQAgEwARJZCg5TZXRTY2hlZHVsYWJsZRIiLnNhbmRib3hkLnYxLlNldFNjaGVkdWxhYmxlUmVxdWVzdBojLnNhbmRib3hkLnYxLlNldFNjaGVkdWxhYmxlUmVzcG9uc2USTAoJRHJhaW5Ib3N0Eh0uc2FuZGJveGQudjEuRHJhaW5Ib3N0UmVxdWVzdBoeLnNhbmRib3hkLnYxLkRyYWluSG9zdFJlc3BvbnNlMAESTwoJQ2hlY2tIb3N0Eh0uc2FuZGJveGQudjEuQ2hlY2tIb3N0UmVxdWVzdBoeLnNhbmRib3hkLnYxLkNoZWNrSG9zdFJlc3BvbnNlIgOQAgFiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_duration, file_sandboxd_v1_host, file_sandboxd_v1_stats]);
 
 /**
  * Request of SetSchedulable.
@@ -139,6 +139,49 @@ export const DrainHostResponseSchema: GenMessage<DrainHostResponse> = /*@__PURE_
   messageDesc(file_sandboxd_v1_host_service, 3);
 
 /**
+ * Request of CheckHost.
+ *
+ * @generated from message sandboxd.v1.CheckHostRequest
+ */
+export type CheckHostRequest = Message<"sandboxd.v1.CheckHostRequest"> & {
+};
+
+/**
+ * Describes the message sandboxd.v1.CheckHostRequest.
+ * Use `create(CheckHostRequestSchema)` to create a new message.
+ */
+export const CheckHostRequestSchema: GenMessage<CheckHostRequest> = /*@__PURE__*/
+  messageDesc(file_sandboxd_v1_host_service, 4);
+
+/**
+ * Answer of CheckHost.
+ *
+ * @generated from message sandboxd.v1.CheckHostResponse
+ */
+export type CheckHostResponse = Message<"sandboxd.v1.CheckHostResponse"> & {
+  /**
+   * The worst verdict of all checks.
+   *
+   * @generated from field: sandboxd.v1.CheckVerdict verdict = 1;
+   */
+  verdict: CheckVerdict;
+
+  /**
+   * All that was looked at, those that are well included: first the host's conditions, then the engine, the kernel, the daemon.
+   *
+   * @generated from field: repeated sandboxd.v1.HostCheck checks = 2;
+   */
+  checks: HostCheck[];
+};
+
+/**
+ * Describes the message sandboxd.v1.CheckHostResponse.
+ * Use `create(CheckHostResponseSchema)` to create a new message.
+ */
+export const CheckHostResponseSchema: GenMessage<CheckHostResponse> = /*@__PURE__*/
+  messageDesc(file_sandboxd_v1_host_service, 5);
+
+/**
  * Request of GetHost.
  *
  * @generated from message sandboxd.v1.GetHostRequest
@@ -151,7 +194,7 @@ export type GetHostRequest = Message<"sandboxd.v1.GetHostRequest"> & {
  * Use `create(GetHostRequestSchema)` to create a new message.
  */
 export const GetHostRequestSchema: GenMessage<GetHostRequest> = /*@__PURE__*/
-  messageDesc(file_sandboxd_v1_host_service, 4);
+  messageDesc(file_sandboxd_v1_host_service, 6);
 
 /**
  * Answer of GetHost.
@@ -179,7 +222,7 @@ export type GetHostResponse = Message<"sandboxd.v1.GetHostResponse"> & {
  * Use `create(GetHostResponseSchema)` to create a new message.
  */
 export const GetHostResponseSchema: GenMessage<GetHostResponse> = /*@__PURE__*/
-  messageDesc(file_sandboxd_v1_host_service, 5);
+  messageDesc(file_sandboxd_v1_host_service, 7);
 
 /**
  * Request of WatchHost.
@@ -208,7 +251,7 @@ export type WatchHostRequest = Message<"sandboxd.v1.WatchHostRequest"> & {
  * Use `create(WatchHostRequestSchema)` to create a new message.
  */
 export const WatchHostRequestSchema: GenMessage<WatchHostRequest> = /*@__PURE__*/
-  messageDesc(file_sandboxd_v1_host_service, 6);
+  messageDesc(file_sandboxd_v1_host_service, 8);
 
 /**
  * One message of WatchHost.
@@ -245,7 +288,7 @@ export type WatchHostResponse = Message<"sandboxd.v1.WatchHostResponse"> & {
  * Use `create(WatchHostResponseSchema)` to create a new message.
  */
 export const WatchHostResponseSchema: GenMessage<WatchHostResponse> = /*@__PURE__*/
-  messageDesc(file_sandboxd_v1_host_service, 7);
+  messageDesc(file_sandboxd_v1_host_service, 9);
 
 /**
  * The host: what it is, what it has left, how it is.
@@ -297,6 +340,18 @@ export const HostService: GenService<{
     methodKind: "server_streaming";
     input: typeof DrainHostRequestSchema;
     output: typeof DrainHostResponseSchema;
+  },
+  /**
+   * Examines the host, as a doctor would: whether the engine, the kernel and the daemon's own place give what sandboxes are
+   * promised, and which weaknesses are known of them. Looks anew each time and changes nothing; asks the engine two questions.
+   * Does not fail when the engine is away: what only the engine knows is then CHECK_VERDICT_UNKNOWN.
+   *
+   * @generated from rpc sandboxd.v1.HostService.CheckHost
+   */
+  checkHost: {
+    methodKind: "unary";
+    input: typeof CheckHostRequestSchema;
+    output: typeof CheckHostResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_sandboxd_v1_host_service, 0);

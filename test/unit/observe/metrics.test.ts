@@ -41,7 +41,7 @@ describe("the text", () => {
     expect(metric("histogram", [], [1]).render()).toContain('m_bucket{le="+Inf"} 0\n');
   });
 
-  test("is of the format whatever the labels contain", () => {
+  test("is of the format whatever the labels contain", { timeout: 20_000 }, () => {
     fc.assert(
       fc.property(fc.string({ unit: "binary" }), fc.double(), (label, value) => {
         const gauge = metric("gauge", ["x"]);
@@ -85,7 +85,7 @@ describe("the catalogue", () => {
   test("has unique names with their units, and a sentence of help for each", () => {
     expect(new Set(definitions.map(({ name }) => name)).size).toBe(definitions.length);
     for (const { name, type, help } of definitions) {
-      expect(name).toMatch(/^(sandboxd|process)_[a-z_]+$/);
+      expect(name).toMatch(/^(sandboxd|process|nodejs)_[a-z_]+$/);
       expect(name.endsWith("_total")).toBe(type === "counter");
       expect(help).toMatch(/^[A-Z1].*\.$/);
       if (type === "histogram") expect(name).toMatch(/_seconds$/);

@@ -1,0 +1,155 @@
+// What is found about the daemon's own place on the host: its files, its programs, and how much it may open.
+
+import { X509Certificate } from "node:crypto";
+import { constants, readFileSync } from "node:fs";
+import { access, readFile, statfs } from "node:fs/promises";
+import { delimiter, join } from "node:path";
+import { messageOf } from "../../errors.ts";
+import type { ConditionFacts, ConditionType } from "../../sandbox/repository.ts";
+import { type Finding, failed, ok, unknown, warning } from "./finding.ts";
+
+const dayMs = 86_400_000;
+
+/** How long before its end a certificate is worth a word. */
+const renewalMs = 14 * dayMs;
+
+/** Measured: 9 for the samples of a sandbox under version 1 of cgroups, 7 under version 2; and callers' streams. */
+const descriptorsPerSandbox = 10;
+const descriptorsBesides = 500;
+
+/** Under these new sandboxes are refused, though what runs goes on. */
+const passing: ReadonlySet<ConditionType> = new Set([
+  "MEMORY_PRESSURE",
+  "DISK_PRESSURE",
+  "INODE_PRESSURE",
+  "PID_PRESSURE",
+  "STALLED",
+  "CLOCK_CHANGED",
+]);
+
+/** One for each condition that holds. */
+export function conditionFindings(conditions: readonly ConditionFacts[]): readonly Finding[] {
+  const active = conditions.filter((one) => one.active);
+  if (active.length === 0) return [ok("conditions", "no bad condition holds")];
+  return active.map(({ type, message, hint }) =>
+    (passing.has(type) ? warning : failed)(type.toLowerCase(), message, hint),
+  );
+}
+
+export function descriptorFinding(mostSandboxes: number, limits = "/proc/self/limits"): Finding {
+  const soft = /^Max open files\s+(\d+)/m.exec(readFileSync(limits, "utf8"))?.[1];
+  const [has, needs] = [Number(soft ?? Infinity), descriptorsPerSandbox * mostSandboxes + descriptorsBesides];
+  return has >= needs
+    ? ok("descriptors", `${has} descriptors for ${mostSandboxes} sandboxes`)
+    : warning(
+        "descriptors",
+        `${has} descriptors may be open, and ${mostSandboxes} sandboxes need ${needs}`,
+        "raise LimitNOFILE= of its unit, or lower [capacity] max_sandboxes",
+      );
+}
+
+/** As statfs(2) names them. */
+const volatileTypes: ReadonlyMap<number, string> = new Map([
+  [0x01021994, "tmpfs"],
+  [0x858458f6, "ramfs"],
+]);
+const remoteTypes: ReadonlyMap<number, string> = new Map([
+  [0x6969, "nfs"],
+  [0xff534d42, "cifs"],
+  [0xfe534d42, "smb2"],
+  [0x65735546, "fuse"],
+  [0x00c36400, "ceph"],
+]);
+
+/** Never waits longer than `patienceMs`: a dead disk may not answer. */
+export async function stateFinding(directory: string, patienceMs: number): Promise<Finding> {
+  const name = "state_file_system";
+  let type: number;
+  try {
+    // the kernel's number has a sign on some machines
+    type = (await within(patienceMs, statfs(directory))).type >>> 0;
+  } catch (error) {
+    return unknown(name, messageOf(error), `look at the disk of ${directory}`);
+  }
+  const [forgets, remote] = [volatileTypes.get(type), remoteTypes.get(type)];
+  if (forgets !== undefined) {
+    return warning(
+      name,
+      `${directory} is on ${forgets}, and lost with the next boot`,
+      "set [state] directory to a disk",
+    );
+  }
+  return remote === undefined
+    ? ok(name, `${directory} is on a disk of this host`)
+    : warning(
+        name,
+        `${directory} is on ${remote}, whose locks and syncs cannot be relied on`,
+        "set [state] directory to a disk of this host",
+      );
+}
+
+/** What HTTP health checks are made with. */
+export async function probeFinding(path = process.env["PATH"] ?? ""): Promise<Finding> {
+  const missing: string[] = [];
+  for (const program of ["nsenter", "bash"]) {
+    if (!(await isInPath(program, path))) missing.push(program);
+  }
+  return missing.length === 0
+    ? ok("http_probe", "nsenter and bash are there for HTTP health checks")
+    : warning(
+        "http_probe",
+        `not in PATH: ${missing.join(", ")}; every HTTP health check would fail`,
+        "install util-linux and bash",
+      );
+}
+
+/** Of certificates by the key that names each. */
+export async function certificateFindings(
+  files: Readonly<Record<string, string | undefined>>,
+  nowMs: number,
+): Promise<readonly Finding[]> {
+  const findings: Finding[] = [];
+  for (const [key, file] of Object.entries(files)) {
+    if (file !== undefined) findings.push(await certificateFinding(key, file, nowMs));
+  }
+  return findings;
+}
+
+async function certificateFinding(key: string, file: string, nowMs: number): Promise<Finding> {
+  const name = "certificate";
+  const hint = "renew it, then have the daemon read it: systemctl reload sandboxd";
+  try {
+    const endsMs = Date.parse(new X509Certificate(await readFile(file)).validTo);
+    const ends = new Date(endsMs).toISOString();
+    if (endsMs <= nowMs) return failed(name, `${key}: ${file} ended at ${ends}`, hint);
+    return endsMs - nowMs < renewalMs
+      ? warning(name, `${key}: ${file} ends at ${ends}`, hint)
+      : ok(name, `${key}: ${file} is valid until ${ends}`);
+  } catch (error) {
+    return failed(name, `${key}: ${file} cannot be read: ${messageOf(error)}`, "see sandboxd config check");
+  }
+}
+
+async function isInPath(program: string, path: string): Promise<boolean> {
+  for (const directory of path.split(delimiter)) {
+    try {
+      await access(join(directory, program), constants.X_OK);
+      return true;
+    } catch {
+      // the next may have it
+    }
+  }
+  return false;
+}
+
+async function within<T>(patienceMs: number, promise: Promise<T>): Promise<T> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`no answer within ${patienceMs} ms`)), patienceMs);
+  });
+  try {
+    return await Promise.race([promise, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
