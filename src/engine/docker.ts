@@ -107,14 +107,18 @@ export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptio
     return found === undefined ? undefined : containerOf(found);
   };
 
-  const remove = async (id: string, options?: Waiting): Promise<void> => {
-    // 409: its removal is already going on
-    const gone = attempt(
-      "remove",
-      (abortSignal) => container(id).remove({ force: true, v: true, abortSignal }),
-      options,
-    );
-    await unless([404, 409], "remove", gone);
+  const remove = async (id: string, options?: Waiting): Promise<"gone" | "going"> => {
+    const ask = async (abortSignal: AbortSignal) => {
+      try {
+        await container(id).remove({ force: true, v: true, abortSignal });
+        return "gone";
+      } catch (error) {
+        // with force, the engine refuses nothing but what it is already doing
+        if (statusOf(error) === 409) return "going";
+        throw error;
+      }
+    };
+    return (await unless([404], "remove", attempt("remove", ask, options))) ?? "gone";
   };
 
   return {

@@ -151,8 +151,8 @@ export interface Runtime {
   resume(id: string, options?: Waiting): Promise<void>;
   /** Its stop signal, after the grace SIGKILL. Already stopped, or gone, is success. */
   stop(id: string, graceSeconds: number, options?: Waiting): Promise<void>;
-  /** Kills and removes with its log. Gone is success. */
-  remove(id: string, options?: Waiting): Promise<void>;
+  /** Kills and removes with its log. Gone is success; `going`: another removal of it goes on, and its end will be an event. */
+  remove(id: string, options?: Waiting): Promise<"gone" | "going">;
   /**
    * Runs a command inside, with the container's own environment, filter and lack of capabilities. What it writes to stdout and
    * stderr is one output. Aborting kills it like the timeout does. A command that cannot be executed has exit code 126 or 127.

@@ -215,12 +215,21 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
       case "stop":
         if (action.settle !== undefined) settle(record, action.settle);
         await repository.durable();
-        await stop(record.id, action.containerId, Math.ceil(record.stopGraceMs / 1_000));
+        await end(record.id, action.containerId, () =>
+          runtime.stop(action.containerId, Math.ceil(record.stopGraceMs / 1_000)),
+        );
         return "again";
-      case "remove":
+      case "remove": {
         await repository.durable();
-        await byUs("end", action.containerId, () => runtime.remove(action.containerId));
-        return "again";
+        const remove = () => runtime.remove(action.containerId);
+        const isAlive =
+          seen.kind === "present" &&
+          (seen.container.state === "running" || seen.container.state === "paused");
+        const left = await (isAlive
+          ? end(record.id, action.containerId, remove)
+          : byUs("end", action.containerId, remove));
+        return left === "gone" ? "again" : "rest";
+      }
       case "forget":
         watch.ended(record.id);
         repository.remove(
@@ -253,10 +262,10 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     return host;
   }
 
-  /** A stop that the kernel does not carry out is told once, with what is seen of it, and tried again. */
-  async function stop(id: string, containerId: string, graceSeconds: number): Promise<void> {
+  /** An end that the kernel does not carry out is told once, with what is seen of it, and tried again. */
+  async function end<T>(id: string, containerId: string, send: () => Promise<T>): Promise<T> {
     try {
-      await byUs("end", containerId, () => runtime.stop(containerId, graceSeconds));
+      return await byUs("end", containerId, send);
     } catch (error) {
       const isStuck =
         error instanceof SandboxdError &&
@@ -300,14 +309,10 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
   }
 
   /** Events of what we do ourselves are no one else's doing. */
-  async function byUs(
-    what: keyof typeof ours,
-    containerId: string,
-    send: () => Promise<void>,
-  ): Promise<void> {
+  async function byUs<T>(what: keyof typeof ours, containerId: string, send: () => Promise<T>): Promise<T> {
     ours[what].add(containerId);
     try {
-      await send();
+      return await send();
     } finally {
       ours[what].delete(containerId);
     }

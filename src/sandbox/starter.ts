@@ -30,7 +30,7 @@ export interface StarterOptions {
   /** Records a transition. */
   readonly settle: (record: SandboxRecord, settlement: Settlement) => SandboxRecord;
   /** Does something to a container, so that the engine's events of it are known to be ours. */
-  readonly byUs: (what: "start" | "end", containerId: string, send: () => Promise<void>) => Promise<void>;
+  readonly byUs: <T>(what: "start" | "end", containerId: string, send: () => Promise<T>) => Promise<T>;
   /** What was done to an earlier run of the container says nothing about the next. */
   readonly forgetTouches: (containerId: string) => void;
   readonly log: Log;

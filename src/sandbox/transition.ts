@@ -48,8 +48,8 @@ const liveStates: ReadonlySet<State> = new Set(["RUNNING", "PAUSING", "PAUSED", 
 
 /** The record after a transition. */
 export function moved(record: SandboxRecord, to: Settlement): SandboxRecord {
-  const { health, stuck: _, ranSinceMs, ...kept } = record;
-  const { nextAtMs: __, ...restarts } = to.restarts ?? record.restarts ?? { count: 0, recentMs: [] };
+  const { health, stuck, ranSinceMs, ...kept } = record;
+  const { nextAtMs: _, ...restarts } = to.restarts ?? record.restarts ?? { count: 0, recentMs: [] };
   return {
     ...kept,
     state: to.state,
@@ -69,6 +69,8 @@ export function moved(record: SandboxRecord, to: Settlement): SandboxRecord {
       ? { ranSinceMs }
       : {}),
     ...(health !== undefined && liveStates.has(to.state) ? { health } : {}),
+    // what does not stop is not gone by its deletion
+    ...(stuck !== undefined && to.state === "DELETING" ? { stuck } : {}),
     ...(restarts.count === 0
       ? {}
       : { restarts: to.state === "BACKING_OFF" ? (to.restarts ?? restarts) : restarts }),

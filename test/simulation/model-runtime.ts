@@ -340,7 +340,7 @@ export function createModelRuntime(options: ModelRuntimeOptions): Runtime {
         (done) => {
           const container = engine.find(id);
           if (container !== undefined) engine.remove(container, "daemon");
-          done(undefined);
+          done("gone");
         },
         waiting,
       ),

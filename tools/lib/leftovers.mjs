@@ -114,6 +114,7 @@ export async function removeEngine(name, directory) {
     const left = processesOf(name);
     if (left.length === 0) break;
     if (round > 100) throw new Error(`processes of ${name} do not end: ${left.join(", ")}`);
+    for (const cgroup of cgroupsOf(name)) thaw(cgroup);
     for (const pid of left) signalIfThere(pid);
     await sleep(50);
   }
@@ -133,6 +134,16 @@ export async function removeCgroups(name) {
     if (left.length === 0) return;
     if (round > 100) throw new Error(`cgroups of ${name} cannot be removed: ${left.join(", ")}`);
     await sleep(50);
+  }
+}
+
+/** Frozen by cgroup v1, a process ends by no signal. */
+function thaw(cgroup) {
+  const file = path.join(cgroup, "freezer.state");
+  try {
+    if (existsSync(file)) writeFileSync(file, "THAWED");
+  } catch (error) {
+    if (!["ENOENT", "ENODEV"].includes(error.code)) throw error;
   }
 }
 

@@ -158,7 +158,7 @@ export enum EventType {
   SANDBOX_HEALTH_CHANGED = 8,
 
   /**
-   * A sandbox that is to stop does not, or at last did: see sandbox.status.stuck.
+   * A sandbox that is to stop, or to go, does not end: see sandbox.status.stuck. Told once.
    *
    * @generated from enum value: EVENT_TYPE_SANDBOX_STUCK = 9;
    */

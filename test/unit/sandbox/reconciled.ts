@@ -79,7 +79,10 @@ export function reconciled(records: readonly SandboxRecord[] = [recordOf()]) {
     pause: async (id: string) => change(id, { state: "paused" }),
     resume: async (id: string) => change(id, { state: "running" }),
     stop: async (id: string) => change(id, { state: "exited", exitCode: 143, pid: 0 }),
-    remove: async (id: string) => void containers.delete(id),
+    remove: async (id: string): Promise<"gone" | "going"> => {
+      containers.delete(id);
+      return "gone";
+    },
     async *logs() {},
   };
   const changing = new Set(["create", "start", "update", "pause", "resume", "stop", "remove"]);

@@ -97,7 +97,65 @@ describe("a step that is tried again", () => {
   });
 });
 
+describe("an end that the kernel does not carry out", () => {
+  const failed = new SandboxdError("ENGINE_FAILED", "could not kill it");
+  const refuse = async () => {
+    throw failed;
+  };
+
+  test("is told once, also over a deletion after the stop", async () => {
+    const { engine, manager, reconciler, repository, containers, events } = reconciled();
+    containers.set("c1", containerFor(running));
+    engine.stop = refuse;
+    engine.remove = refuse;
+    const stop = manager.stop("one", { actor: caller }).catch(() => undefined);
+    await reconciler.idle();
+    expect(repository.get("one")).toMatchObject({
+      state: "STOPPING",
+      stuck: { evidence: "could not kill it" },
+    });
+    const deleted = manager.delete("one", { actor: caller });
+    await reconciler.idle();
+    reconciler.kick("one");
+    await reconciler.idle();
+    expect(repository.get("one")).toMatchObject({ state: "DELETING", stuck: {} });
+    containers.clear();
+    reconciler.kick("one");
+    await Promise.all([stop, deleted]);
+    const told = ["SANDBOX_CREATED", "STOPPING", "SANDBOX_STUCK", "DELETING", "SANDBOX_DELETED"];
+    expect(await events()).toEqual(told);
+  });
+
+  test("is told of a deletion if it ran, and not if only its container stays", async () => {
+    const two = recordOf({ id: "two", instance: "instance-two", state: "STOPPED", wanted: "STOPPED" });
+    const { engine, manager, reconciler, repository, containers } = reconciled([running, two]);
+    containers.set("c1", containerFor(running));
+    containers.set("c2", containerFor(two, { id: "c2", state: "exited", pid: 0 }));
+    engine.remove = refuse;
+    for (const id of ["one", "two"]) {
+      const signal = AbortSignal.timeout(0);
+      await expect(manager.delete(id, { actor: caller, signal })).rejects.toThrow();
+    }
+    await reconciler.idle();
+    expect(repository.get("one")).toMatchObject({ state: "DELETING", stuck: {} });
+    expect(repository.get("two")?.state).toBe("DELETING");
+    expect(repository.get("two")?.stuck).toBeUndefined();
+  });
+});
+
 describe("a container", () => {
+  test("that is being removed already is waited for", async () => {
+    const { engine, manager, reconciler, containers, done } = reconciled();
+    containers.set("c1", containerFor(running));
+    engine.remove = async () => "going";
+    const deleted = manager.delete("one", { actor: caller });
+    await reconciler.idle();
+    expect(done).toEqual(["remove c1"]);
+    containers.clear();
+    reconciler.kick("one");
+    await deleted;
+  });
+
   test("that somebody renamed stays its sandbox's", async () => {
     const { manager, containers, done } = reconciled();
     containers.set("c1", containerFor(running, { name: "mine" }));
