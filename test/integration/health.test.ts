@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { HealthState, RestartMode, UnhealthyPolicy } from "../../gen/sandboxd/v1/lifecycle_pb.ts";
 import { type Sandbox, SandboxState } from "../../gen/sandboxd/v1/sandbox_pb.ts";
-import { engineObstacle } from "../harness/engine.ts";
+import { baseImage, engineObstacle } from "../harness/engine.ts";
 import {
   eventually,
   isIn,
@@ -35,10 +35,24 @@ const hearing = "dd bs=4k count=1 of=/dev/null 2>/dev/null";
 const isHealth = (state: HealthState) => (sandbox: Sandbox) => sandbox.status?.health?.state === state;
 const messageOf = (sandbox: Sandbox) => sandbox.status?.health?.message ?? "";
 
+/** Is healthy for some seconds, and stopped after that. */
+const checked = {
+  image: baseImage,
+  command: ["sh", "-c", "touch /tmp/up; sleep 6; rm /tmp/up; exec sleep 1000"],
+  health_check: {
+    exec: ["test", "-e", "/tmp/up"],
+    interval: "1s",
+    timeout: "2s",
+    start_period: "0s",
+    retries: 2,
+    on_unhealthy: "stop",
+  },
+};
+
 describe.skipIf(engineObstacle !== undefined)(`health checks (${engineObstacle ?? "engine"})`, () => {
   let host: TestHost;
   beforeAll(async () => {
-    host = await startHost();
+    host = await startHost({ config: { templates: { checked } } });
   });
   afterAll(() => host?.daemon.cleanup());
 
@@ -207,6 +221,39 @@ describe.skipIf(engineObstacle !== undefined)(`health checks (${engineObstacle ?
     const { sandbox: resumed } = await host.sandboxes.resumeSandbox({ sandboxId: "pausing" });
     expect(resumed?.status?.health?.state, "a pause is no start").toBe(HealthState.HEALTHY);
     await host.until("pausing", (sandbox) => messageOf(sandbox) !== before.message);
+  });
+
+  test("of a template are in force and shown in the spec; a request's own replaces all of it", async () => {
+    const { resources, stopGrace } = specOf(sleeping, { cpuMillis: 500n });
+    const create = async (sandboxId: string, spec: SpecInit): Promise<Sandbox> => {
+      const request = { sandboxId, tenant, spec: { template: "checked", resources, stopGrace, ...spec } };
+      return present((await host.sandboxes.createSandbox(request as object)).sandbox);
+    };
+    const [inherited, replaced] = await Promise.all([
+      create("inherited", {}),
+      create("replaced", { healthCheck: { probe: tcp(9000) } as Check }),
+    ]);
+    expect(inherited.spec?.healthCheck).toMatchObject({
+      probe: { case: "exec", value: { command: ["test", "-e", "/tmp/up"] } },
+      interval: { seconds: 1n },
+      timeout: { seconds: 2n },
+      startPeriod: { seconds: 0n },
+      retries: 2,
+      onUnhealthy: UnhealthyPolicy.STOP,
+    });
+    expect(replaced.spec?.healthCheck).toMatchObject({
+      probe: { case: "tcp", value: { port: 9000 } },
+      interval: { seconds: 30n },
+      retries: 3,
+      onUnhealthy: UnhealthyPolicy.REPORT,
+    });
+
+    expect(messageOf(await host.until("inherited", isHealth(HealthState.HEALTHY)))).toBe("exit code 0");
+    const stopped = await host.until("inherited", isIn(SandboxState.STOPPED));
+    expect(whereIs(stopped).reason).toBe("UNHEALTHY");
+    await host.until("replaced", (sandbox) => messageOf(sandbox) === "nothing listens on port 9000");
+    expect(whereIs(await host.get("replaced")).state, "its template would have stopped it").toBe("RUNNING");
+    expect((await host.get("replaced")).spec).toEqual(replaced.spec);
   });
 
   test("that are under way when the daemon is stopped are ended", async () => {
