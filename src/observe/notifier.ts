@@ -45,7 +45,8 @@ export function createNotifier({ env, onError, program = "systemd-notify" }: Not
   // one after the other: the order of messages says what state it is in
   const tell = (...assignments: readonly string[]): Promise<void> => {
     if (socket === undefined) return Promise.resolve();
-    last = last.then(() => send(assignments));
+    // without memory for a process it is not even tried, which Node throws
+    last = last.then(() => send(assignments)).catch(onError);
     return last;
   };
 

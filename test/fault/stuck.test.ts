@@ -1,11 +1,12 @@
 // Sandboxes that no signal ends: their processes are in state D, as behind a disk or a network file system that hangs. A frozen
 // task of cgroup v1 is in that state; on cgroup v2 it can be killed.
 
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { type Event, EventType } from "../../gen/sandboxd/v1/event_pb.ts";
 import { type Sandbox, SandboxState } from "../../gen/sandboxd/v1/sandbox_pb.ts";
+import { type Cgroup, isUnified, makeCgroup } from "../harness/cgroup.ts";
 import { engineObstacle } from "../harness/engine.ts";
 import { type EventWitness, witnessEvents } from "../harness/events.ts";
 import {
@@ -21,10 +22,9 @@ import {
   whereIs,
 } from "../harness/sandboxes.ts";
 
-const hierarchy = "/sys/fs/cgroup/freezer";
-const obstacle = existsSync(join(hierarchy, "cgroup.procs"))
-  ? engineObstacle
-  : "no process can be held in state D: cgroup v2, whose frozen tasks can be killed";
+const obstacle = isUnified
+  ? "no process can be held in state D: cgroup v2, whose frozen tasks can be killed"
+  : engineObstacle;
 
 /** The engine itself waits for 10 s until it gives up a kill. */
 const timeouts = { stop: "2s", remove: "3s" };
@@ -39,36 +39,33 @@ describe.skipIf(obstacle !== undefined)(
   () => {
     let witness: EventWitness;
     let host: TestHost;
-    /** A freezer that the engine knows nothing of, so that it cannot let its tasks go. */
-    let freezer: string;
+    /** The engine knows nothing of it, and so cannot let go what is in it. */
+    let freezer: Cgroup;
     beforeEach(async () => {
+      freezer = makeCgroup("freezer");
       witness = await witnessEvents();
       host = await startHost({ config: { engine: { relist_period: "1s", timeouts }, ...witness.config } });
-      // a name that is removed even if this test is killed
-      freezer = join(hierarchy, `${host.daemon.cgroupParent}-stuck`);
-      mkdirSync(freezer);
     });
     afterEach(async () => {
       thaw();
       await host?.daemon.cleanup();
       await witness?.close();
+      await freezer.close();
     });
 
-    const turn = (state: "FROZEN" | "THAWED") => writeFileSync(join(freezer, "freezer.state"), state);
-    const thaw = () => turn("THAWED");
-    const lines = (file: string) => readFileSync(file, "utf8").trim().split("\n");
+    const thaw = () => freezer.write("freezer.state", "THAWED");
 
     /** Puts all its processes into state D. Returns their ids. */
     async function freeze({ status }: Sandbox): Promise<readonly string[]> {
       const { cgroupParent } = host.daemon;
       const cgroup = join("/sys/fs/cgroup/pids", cgroupParent, present(status).containerId);
-      const pids = lines(join(cgroup, "cgroup.procs"));
-      for (const pid of pids) writeFileSync(join(freezer, "cgroup.procs"), pid);
-      turn("FROZEN");
+      const pids = readFileSync(join(cgroup, "cgroup.procs"), "latin1").trim().split("\n");
+      for (const pid of pids) freezer.write("cgroup.procs", pid);
+      freezer.write("freezer.state", "FROZEN");
       await eventually(
         "the freeze",
-        () => lines(join(freezer, "freezer.state")),
-        ([state]) => state === "FROZEN",
+        () => freezer.read("freezer.state"),
+        (state) => state === "FROZEN",
       );
       return pids;
     }

@@ -68,3 +68,11 @@ test("a message that cannot be sent is reported, and the next one is tried", asy
   expect(onError).toHaveBeenCalledOnce();
   expect(told()).toHaveLength(1);
 });
+
+test("neither does one for which no process can be tried keep back the next", async () => {
+  const { notifier, told, onError } = recorded(managed);
+  await notifier.ready("never \0 started");
+  await notifier.stopping();
+  expect(onError).toHaveBeenCalledOnce();
+  expect(told()).toHaveLength(1);
+});
