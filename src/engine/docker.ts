@@ -21,7 +21,7 @@ import { deviceNumberOf, findUnenforced, readBackLimits } from "./limits.ts";
 import { readLogs } from "./log-stream.ts";
 import { hasExecuted } from "./main-command.ts";
 import { engineLagMs, hasEnded } from "./process-end.ts";
-import type { Container, LogOptions, Runtime, Waiting } from "./runtime.ts";
+import { type Container, type LogOptions, leastApi, type Runtime, type Waiting } from "./runtime.ts";
 import { updateLimits } from "./update.ts";
 import { findMismatches, limitWarnings } from "./verify.ts";
 
@@ -30,9 +30,6 @@ export interface DockerOptions {
   readonly timeoutsMs: Readonly<Record<Verb, number>>;
   readonly observe: (verb: Verb, outcome: "ok" | "error" | "timeout", seconds: number) => void;
 }
-
-/** The least that is needed. Newer engines refuse it (29 takes 1.44 and above), and are spoken to in their own least. */
-const leastApi = "1.41";
 
 /** Verbs that change nothing. */
 const questions: ReadonlySet<Verb> = new Set(["list", "inspect"]);
@@ -366,6 +363,7 @@ async function unlessFailed<T>(verb: Verb, promise: Promise<T>): Promise<T> {
   }
 }
 
+/** Newer engines refuse the least that is needed (29 takes 1.44 and above), and are spoken to in their own least. */
 function spokenWith({ MinAPIVersion: least }: { readonly MinAPIVersion?: string }): string {
   const minor = (version: string) => Number(version.split(".")[1]);
   return least !== undefined && minor(least) > minor(leastApi) ? least : leastApi;

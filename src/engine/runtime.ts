@@ -52,6 +52,9 @@ export interface Image {
   readonly volumes: readonly string[];
 }
 
+/** The least version of the engine's API that is needed, as major.minor: that of Docker Engine 20.10. */
+export const leastApi = "1.41";
+
 export interface EngineDescription {
   readonly version: string;
   readonly apiVersion: string;

@@ -2,7 +2,7 @@
 // every period, adopts what is known, rebuilds what was lost, and removes what is certainly left over. Events only wake.
 
 import { setTimeout as sleep } from "node:timers/promises";
-import type { ContainerSummary, EngineDescription, Runtime } from "../engine/runtime.ts";
+import { type ContainerSummary, type EngineDescription, leastApi, type Runtime } from "../engine/runtime.ts";
 import { isOutOfDescriptors, messageOf, SandboxdError } from "../errors.ts";
 import type { Log } from "../observe/log.ts";
 import type { Store } from "../store/store.ts";
@@ -57,7 +57,6 @@ export interface EngineWatch {
   close(): Promise<void>;
 }
 
-const leastApi = "1.41";
 const retryMs = 1_000;
 /** With a ping's own deadline, an engine that hangs is known for it within 15 s. */
 const pingMs = 5_000;
@@ -321,7 +320,7 @@ function healthOfFailure(error: unknown, engine: EngineDescription | undefined):
       engine,
     };
   }
-  // an engine that speaks nothing as new as 1.41 answers so
+  // an engine that speaks nothing as new as the least answers so
   if (/client version .* is too new/i.test(message)) {
     return { problem: "ENGINE_TOO_OLD", message, hint: "install Docker Engine 20.10 or newer", engine };
   }
