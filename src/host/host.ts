@@ -5,7 +5,7 @@ import { SandboxdError } from "../errors.ts";
 import type { Inventory } from "../monitor/inventory.ts";
 import type { Log } from "../observe/log.ts";
 import { type Capacity, type Promised, promised } from "../sandbox/admission.ts";
-import type { EngineHealth, EngineProblem } from "../sandbox/engine-watch.ts";
+import type { EngineHealth, EngineProblem } from "../sandbox/engine-health.ts";
 import type { HostFacts } from "../sandbox/plan.ts";
 import {
   type ConditionFacts,

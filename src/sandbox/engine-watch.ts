@@ -2,32 +2,17 @@
 // every period, adopts what is known, rebuilds what was lost, and removes what is certainly left over. Events only wake.
 
 import { setTimeout as sleep } from "node:timers/promises";
-import { type ContainerSummary, type EngineDescription, leastApi, type Runtime } from "../engine/runtime.ts";
-import { isOutOfDescriptors, messageOf, SandboxdError } from "../errors.ts";
+import type { ContainerSummary, EngineDescription, Runtime } from "../engine/runtime.ts";
+import { messageOf, SandboxdError } from "../errors.ts";
 import type { Log } from "../observe/log.ts";
 import type { Store } from "../store/store.ts";
 import type { Clock } from "./clock.ts";
+import { assess, type EngineHealth, healthOfFailure } from "./engine-health.ts";
 import { hostSelector, type LabelCodec } from "./labels.ts";
 import { cpuRequestOf } from "./plan.ts";
 import type { Reconciler } from "./reconciler.ts";
 import { actors, isToLive, type SandboxRecord } from "./record.ts";
 import type { Repository } from "./repository.ts";
-
-/** Why the engine cannot be used; mirrors `sandboxd.v1.HostConditionType`. */
-export type EngineProblem =
-  | "ENGINE_ABSENT"
-  | "ENGINE_ACCESS_DENIED"
-  | "ENGINE_TOO_OLD"
-  | "ENGINE_UNRESPONSIVE"
-  | "CGROUP_UNSUPPORTED";
-
-export interface EngineHealth {
-  readonly problem: EngineProblem | undefined;
-  readonly message: string;
-  readonly hint: string;
-  /** As last described; kept while it cannot be reached. */
-  readonly engine: EngineDescription | undefined;
-}
 
 export interface EngineWatchOptions {
   readonly runtime: Runtime;
@@ -287,53 +272,4 @@ function differs(record: SandboxRecord, seen: ContainerSummary | undefined, boot
     default:
       return true;
   }
-}
-
-function assess(engine: EngineDescription): EngineHealth {
-  const [major = 0, minor = 0] = engine.apiVersion.split(".").map(Number);
-  const [leastMajor = 0, leastMinor = 0] = leastApi.split(".").map(Number);
-  if (major < leastMajor || (major === leastMajor && minor < leastMinor)) {
-    const message = `the engine speaks API ${engine.apiVersion}; ${leastApi} is the least that is needed`;
-    return { problem: "ENGINE_TOO_OLD", message, hint: "install Docker Engine 20.10 or newer", engine };
-  }
-  if (engine.cgroupDriver !== "cgroupfs" && engine.cgroupDriver !== "systemd") {
-    const message = `the engine's cgroup driver is "${engine.cgroupDriver}"; limits cannot be enforced under it`;
-    return {
-      problem: "CGROUP_UNSUPPORTED",
-      message,
-      hint: "set native.cgroupdriver to systemd or cgroupfs in daemon.json",
-      engine,
-    };
-  }
-  return { problem: undefined, message: "the engine answers", hint: "", engine };
-}
-
-function healthOfFailure(error: unknown, engine: EngineDescription | undefined): EngineHealth {
-  const message = messageOf(error);
-  const cause = error instanceof SandboxdError ? error.details.cause : error;
-  const code = cause instanceof Error && "code" in cause ? cause.code : undefined;
-  if (code === "EACCES" || code === "EPERM") {
-    return {
-      problem: "ENGINE_ACCESS_DENIED",
-      message,
-      hint: "let the daemon's user open the engine's socket",
-      engine,
-    };
-  }
-  // an engine that speaks nothing as new as the least answers so
-  if (/client version .* is too new/i.test(message)) {
-    return { problem: "ENGINE_TOO_OLD", message, hint: "install Docker Engine 20.10 or newer", engine };
-  }
-  if (error instanceof SandboxdError && error.reason === "ENGINE_TIMEOUT") {
-    return {
-      problem: "ENGINE_UNRESPONSIVE",
-      message,
-      hint: "see the engine's log (journalctl -u docker)",
-      engine,
-    };
-  }
-  const hint = isOutOfDescriptors(error)
-    ? "the daemon has no file descriptor left to reach it: see who keeps connections open, or raise LimitNOFILE= of its unit"
-    : "start the engine, or set [engine] socket";
-  return { problem: "ENGINE_ABSENT", message, hint, engine };
 }

@@ -8,7 +8,8 @@ import type {
 } from "../../../src/engine/runtime.ts";
 import { SandboxdError } from "../../../src/errors.ts";
 import { createLog } from "../../../src/observe/log.ts";
-import { createEngineWatch, type EngineHealth } from "../../../src/sandbox/engine-watch.ts";
+import type { EngineHealth } from "../../../src/sandbox/engine-health.ts";
+import { createEngineWatch } from "../../../src/sandbox/engine-watch.ts";
 import { createLabelCodec } from "../../../src/sandbox/labels.ts";
 import { createRepository } from "../../../src/sandbox/repository.ts";
 import { bootId, containerOf, recordOf, temporaryStore } from "./fixture.ts";
