@@ -9,9 +9,9 @@ import { createActivity } from "./sandbox/activity.ts";
 import type { Clock } from "./sandbox/clock.ts";
 import { createProber } from "./sandbox/health/prober.ts";
 import { createProbes } from "./sandbox/health/probes.ts";
-import type { Vitals } from "./sandbox/reconciler.ts";
 import type { SandboxRecord } from "./sandbox/record.ts";
 import type { Repository } from "./sandbox/repository.ts";
+import type { Vitals } from "./sandbox/watch.ts";
 
 export interface VitalsOptions {
   readonly runtime: Runtime;

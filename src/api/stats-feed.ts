@@ -8,7 +8,7 @@ import type { SandboxSample } from "../monitor/sample.ts";
 import type { Sampler } from "../monitor/sampler-loop.ts";
 import { stuckProcesses } from "../monitor/stuck.ts";
 import { increase } from "../monitor/window.ts";
-import type { Watch } from "../sandbox/reconciler.ts";
+import type { Watch } from "../sandbox/watch.ts";
 import { hostStatsOf, statsOf } from "./stats-codec.ts";
 
 export interface StatsFeed {

@@ -1,10 +1,8 @@
 // Brings each sandbox from what is seen to what is wanted: asks decide() for one step, does it, records it, and goes on
 // until there is nothing to do. One serial queue per sandbox.
 
-import type { CgroupPaths } from "../engine/cgroup-path.ts";
 import type { Container, EngineEvent, Runtime } from "../engine/runtime.ts";
 import { messageOf, SandboxdError } from "../errors.ts";
-import type { WindowSummary } from "../monitor/window.ts";
 import type { Log } from "../observe/log.ts";
 import type { Clock } from "./clock.ts";
 import { type Action, decide, type Observed, type Settlement } from "./decide.ts";
@@ -14,33 +12,11 @@ import { expiryOf } from "./lifetime.ts";
 import { lookUp } from "./lookup.ts";
 import { type HostFacts, liveLimits } from "./plan.ts";
 import { createQueues } from "./queue.ts";
-import type { Health, SandboxRecord, TransitionReason } from "./record.ts";
+import type { SandboxRecord, TransitionReason } from "./record.ts";
 import type { Repository } from "./repository.ts";
 import { createStarter } from "./starter.ts";
 import { cameToRun, moved } from "./transition.ts";
-
-/** Who samples running sandboxes. */
-export interface Watch {
-  /** The sandbox runs. New: what its cgroup has counted so far was never told. */
-  began(id: string, cgroup: CgroupPaths, options: { readonly isNew: boolean }): void;
-  isWatching(id: string): boolean;
-  /** It runs no more, or is gone. */
-  ended(id: string): void;
-  /** Out-of-memory kills counted in its cgroup since its start. */
-  oomKills(id: string): number;
-  /** What is seen of its processes, in words; undefined if nothing can be seen. */
-  evidence(id: string): string | undefined;
-  /** What the retained samples of its run say. */
-  summary(id: string): WindowSummary | undefined;
-}
-
-/** What is seen of a running sandbox besides its container. */
-export interface Vitals {
-  /** Since when it did nothing. Steady time; undefined while that does not matter or is not known. */
-  idleSinceMs(id: string): number | undefined;
-  /** What its health check says; undefined without one. */
-  health(id: string): Health | undefined;
-}
+import type { Vitals, Watch } from "./watch.ts";
 
 export interface ReconcilerOptions {
   readonly runtime: Runtime;

@@ -10,11 +10,11 @@ import { untested } from "./health/verdict.ts";
 import { type LabelCodec, labelPrefix } from "./labels.ts";
 import { type HostFacts, planOf } from "./plan.ts";
 import { createSlots } from "./queue.ts";
-import type { Watch } from "./reconciler.ts";
 import { actors, type SandboxRecord, type TransitionReason } from "./record.ts";
 import type { Repository } from "./repository.ts";
 import { underPolicy } from "./restart.ts";
 import { failureReason, moved, progress, pulling, starting, type Why } from "./transition.ts";
+import type { Watch } from "./watch.ts";
 
 export interface StarterOptions {
   readonly clock: Clock;

@@ -9,9 +9,10 @@ import { type Clock, createClock } from "../../src/sandbox/clock.ts";
 import { createEngineWatch } from "../../src/sandbox/engine-watch.ts";
 import { createManager, type Manager } from "../../src/sandbox/manager.ts";
 import { stopByPolicy } from "../../src/sandbox/policy-stop.ts";
-import { createReconciler, type Vitals, type Watch } from "../../src/sandbox/reconciler.ts";
+import { createReconciler } from "../../src/sandbox/reconciler.ts";
 import { createRepository, type Repository } from "../../src/sandbox/repository.ts";
 import { createSweeper } from "../../src/sandbox/sweeper.ts";
+import type { Vitals, Watch } from "../../src/sandbox/watch.ts";
 import { type Medium, type Store, storeOver } from "../../src/store/store.ts";
 import {
   capacity,
