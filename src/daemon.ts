@@ -11,12 +11,13 @@ import { createHostService } from "./api/host-service.ts";
 import { createSandboxService } from "./api/sandbox-service.ts";
 import { createApiServer } from "./api/server.ts";
 import { createStatsFeed } from "./api/stats-feed.ts";
-import { createTerms, createUplinkSource } from "./api/uplink-source.ts";
+import { createTerms } from "./api/uplink-source.ts";
 import type { Config } from "./config/config.ts";
 import { reloaded } from "./config/reload.ts";
-import { listenersOf, longestStepMs, schedulerCredentials, timeoutsOf } from "./daemon-config.ts";
+import { listenersOf, longestStepMs, timeoutsOf } from "./daemon-config.ts";
 import { createHostCare } from "./daemon-host.ts";
-import { meterState, uplinkMetrics } from "./daemon-metrics.ts";
+import { meterState } from "./daemon-metrics.ts";
+import { startUplink } from "./daemon-uplink.ts";
 import { createVitals } from "./daemon-vitals.ts";
 import { cgroupPathsAt } from "./engine/cgroup-path.ts";
 import { createDockerRuntime } from "./engine/docker.ts";
@@ -287,24 +288,7 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
       });
       closers.push(() => listener.close());
     }
-    if (config.scheduler.endpoints.length > 0) {
-      // with its client of gRPC, which only a host with a scheduler needs
-      const { createUplink } = await import("./scheduler/uplink.ts");
-      const source = createUplinkSource({ store, repository, view, feed, terms });
-      registry.onRender(() => {
-        metrics.uplinkEventsUnacked.set({}, store.events.newest() - source.lastAcknowledgedSequence());
-      });
-      const uplink = createUplink({
-        source,
-        endpoints: config.scheduler.endpoints,
-        credentials: schedulerCredentials(config),
-        periods: { heartbeatMs: config.scheduler.heartbeatPeriodMs, statsMs: config.scheduler.statsPeriodMs },
-        metrics: uplinkMetrics(registry),
-        log: log.child("uplink").pino,
-      });
-      uplink.start();
-      closers.push(() => uplink.close());
-    }
+    closers.push(await startUplink({ config, store, repository, view, feed, terms, registry, log }));
     const closing = new AbortController();
     const inventory = readInventory({ signal: closing.signal }).then((read) => host.inventoryIs(read));
     closers.push(() => {

@@ -1,6 +1,7 @@
 // One way to call the engine: with a deadline per verb, and with each failure said in the catalogue's words.
 
 import { isOutOfDescriptors, messageOf, SandboxdError } from "../errors.ts";
+import type { Waiting } from "./runtime.ts";
 
 export type Verb =
   | "list"
@@ -25,7 +26,7 @@ export function statusOf(error: unknown): number | undefined {
 const unreachable = new Set(["ENOENT", "ECONNREFUSED", "ECONNRESET", "EPIPE", "EACCES", "EPERM", "ENOTSOCK"]);
 
 /** Whether the call failed with its connection, which was there before: the engine may be well. */
-export function isBrokenConnection(error: unknown): boolean {
+function isBrokenConnection(error: unknown): boolean {
   const code = error instanceof Error && "code" in error ? error.code : undefined;
   return statusOf(error) === undefined && (code === "EPIPE" || code === "ECONNRESET");
 }
@@ -104,4 +105,54 @@ export function createCalls(
       }
     },
   };
+}
+
+/** Verbs that change nothing. */
+const questions: ReadonlySet<Verb> = new Set(["list", "inspect"]);
+
+/** One call, and of a question whose connection was broken, one more. Answers with a status fail as the client says it. */
+export type Attempt = <T>(
+  verb: Verb,
+  run: (abortSignal: AbortSignal) => Promise<T>,
+  options?: Waiting & { readonly extraMs?: number },
+) => Promise<T>;
+
+export function createAttempt(calls: Calls): Attempt {
+  return async (verb, run, options = {}) => {
+    const ask = () => calls.call(verb, run, options);
+    try {
+      return await ask().catch((error: unknown) => {
+        // a kept connection that the engine has closed meanwhile is noticed by using it; a question may be asked again
+        if (questions.has(verb) && isBrokenConnection(error)) return ask();
+        throw error;
+      });
+    } catch (error) {
+      options.signal?.throwIfAborted();
+      throw statusOf(error) === undefined ? engineError(verb, error) : error;
+    }
+  };
+}
+
+/** The value, or undefined for an answer with one of these statuses. @throws SandboxdError for every other failure. */
+export async function unless<T>(
+  statuses: readonly number[],
+  verb: Verb,
+  promise: Promise<T>,
+): Promise<T | undefined> {
+  try {
+    return await promise;
+  } catch (error) {
+    const status = statusOf(error);
+    if (status !== undefined && statuses.includes(status)) return undefined;
+    throw engineError(verb, error);
+  }
+}
+
+/** The value. @throws SandboxdError for every failure. */
+export async function orFailure<T>(verb: Verb, promise: Promise<T>): Promise<T> {
+  try {
+    return await promise;
+  } catch (error) {
+    throw engineError(verb, error);
+  }
 }

@@ -2,12 +2,10 @@
 
 import type { Agent } from "node:http";
 import type { Readable } from "node:stream";
-import { setTimeout as sleep } from "node:timers/promises";
 import type Docker from "dockerode";
 import { SandboxdError } from "../errors.ts";
 import { createAgent } from "./agent.ts";
-import { createCalls, engineError, isBrokenConnection, statusOf, type Verb } from "./calls.ts";
-import { type CgroupPaths, cgroupPathsAt, cgroupPathsOf } from "./cgroup-path.ts";
+import { createAttempt, createCalls, engineError, orFailure, statusOf, unless, type Verb } from "./calls.ts";
 import { DockerClient } from "./client.ts";
 import { containerOf, stateOf } from "./decode.ts";
 import { diagnose, type EngineDiagnosis } from "./diagnosis.ts";
@@ -17,10 +15,8 @@ import { runExec } from "./exec.ts";
 import { containerCreateOptions } from "./host-config.ts";
 import { createImageStore, type ImageStore } from "./images.ts";
 import { isOpen } from "./knock.ts";
-import { deviceNumberOf, findUnenforced, readBackLimits } from "./limits.ts";
 import { readLogs } from "./log-stream.ts";
-import { hasExecuted } from "./main-command.ts";
-import { engineLagMs, hasEnded } from "./process-end.ts";
+import { readBack, unenforceable } from "./read-back.ts";
 import { type Container, type LogOptions, leastApi, type Runtime, type Waiting } from "./runtime.ts";
 import { updateLimits } from "./update.ts";
 import { findMismatches, limitWarnings } from "./verify.ts";
@@ -30,9 +26,6 @@ export interface DockerOptions {
   readonly timeoutsMs: Readonly<Record<Verb, number>>;
   readonly observe: (verb: Verb, outcome: "ok" | "error" | "timeout", seconds: number) => void;
 }
-
-/** Verbs that change nothing. */
-const questions: ReadonlySet<Verb> = new Set(["list", "inspect"]);
 
 export interface DockerRuntime extends Runtime {
   /** All images of the host, whoever brought them. */
@@ -56,41 +49,9 @@ export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptio
   // any engine answers a call that names no version
   const { version: _, ...unversioned } = withAgent;
   const stranger = new DockerClient(unversioned);
-  const calls = createCalls(timeoutsMs, observe);
   const container = (id: string) => docker.getContainer(id);
 
-  async function attempt<T>(
-    verb: Verb,
-    run: (abortSignal: AbortSignal) => Promise<T>,
-    options: Waiting & { readonly extraMs?: number } = {},
-  ): Promise<T> {
-    const ask = () => calls.call(verb, run, options);
-    try {
-      return await ask().catch((error: unknown) => {
-        // a kept connection that the engine has closed meanwhile is noticed by using it; a question may be asked again
-        if (questions.has(verb) && isBrokenConnection(error)) return ask();
-        throw error;
-      });
-    } catch (error) {
-      options.signal?.throwIfAborted();
-      throw statusOf(error) === undefined ? engineError(verb, error) : error;
-    }
-  }
-
-  /** The value, or undefined for an answer with one of these statuses. */
-  async function unless<T>(
-    statuses: readonly number[],
-    verb: Verb,
-    promise: Promise<T>,
-  ): Promise<T | undefined> {
-    try {
-      return await promise;
-    } catch (error) {
-      const status = statusOf(error);
-      if (status !== undefined && statuses.includes(status)) return undefined;
-      throw engineError(verb, error);
-    }
-  }
+  const attempt = createAttempt(createCalls(timeoutsMs, observe));
 
   const inspectRaw = (id: string, options?: Waiting) =>
     unless(
@@ -122,7 +83,7 @@ export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptio
     inspect,
     remove,
     async describe(options) {
-      const ask = <T>(question: () => Promise<T>) => unlessFailed("list", attempt("list", question, options));
+      const ask = <T>(question: () => Promise<T>) => orFailure("list", attempt("list", question, options));
       const version = await ask(() => stranger.version());
       for (const { modem } of [docker, streaming])
         Object.assign(modem, { version: `v${spokenWith(version)}` });
@@ -139,7 +100,7 @@ export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptio
     },
 
     diagnose: (options) =>
-      unlessFailed(
+      orFailure(
         "list",
         attempt("list", () => diagnose(docker), options),
       ),
@@ -262,39 +223,7 @@ export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptio
       }
     },
 
-    async verify(id, plan, options) {
-      const device =
-        plan.limits.blockIo === undefined ? undefined : deviceNumberOf(plan.limits.blockIo.device);
-      const missingAt = (paths: CgroupPaths) =>
-        findUnenforced(plan, readBackLimits({ paths, ...(device === undefined ? {} : { device }) }));
-      // where the engine puts a container of this id; there only while it runs
-      const { cgroupParent: parent, engine } = plan;
-      const expected = cgroupPathsAt({ containerId: id, parent, version: engine.cgroupVersion });
-      if ((await hasExecuted(expected)) && missingAt(expected).length === 0) return expected;
-
-      const found = await inspect(id, options);
-      if (found === undefined || found.pid === 0) return undefined;
-      try {
-        const cgroup = cgroupPathsOf(found.pid, { containerId: found.id });
-        const missing = missingAt(cgroup);
-        if (missing.length === 0) return cgroup;
-        throw unenforceable(
-          missing
-            .map((one) => `${one.limit}: wanted ${one.expected}, the kernel holds ${one.actual}`)
-            .join("; "),
-        );
-      } catch (error) {
-        // if it ended while it was looked at, its figures mean nothing; how it ended, is seen by the next look
-        if (hasEnded(found.pid)) {
-          // the kernel is ahead of the engine, which still says that it runs
-          await sleep(engineLagMs);
-          return undefined;
-        }
-        const now = await inspect(id, options);
-        if (now?.pid === found.pid && now.state === "running") throw error;
-        return undefined;
-      }
-    },
+    verify: (id, plan, options) => readBack(inspect, id, plan, options),
 
     update: (found, limits, options) => updateLimits(docker, attempt, found, limits, options),
 
@@ -355,28 +284,7 @@ function labelsUnder(prefix: string, labels: Readonly<Record<string, string>>) {
   return Object.fromEntries(Object.entries(labels).filter(([key]) => key.startsWith(prefix)));
 }
 
-async function unlessFailed<T>(verb: Verb, promise: Promise<T>): Promise<T> {
-  try {
-    return await promise;
-  } catch (error) {
-    throw engineError(verb, error);
-  }
-}
-
-/** Newer engines refuse the least that is needed (29 takes 1.44 and above), and are spoken to in their own least. */
 function spokenWith({ MinAPIVersion: least }: { readonly MinAPIVersion?: string }): string {
   const minor = (version: string) => Number(version.split(".")[1]);
   return least !== undefined && minor(least) > minor(leastApi) ? least : leastApi;
 }
-
-function unenforceable(what: string): SandboxdError {
-  return new SandboxdError("LIMIT_UNENFORCEABLE", `this host does not enforce: ${what}`, {
-    hint: "ask without that limit, or enable the cgroup controller on the host",
-  });
-}
-
-export type Attempt = <T>(
-  verb: Verb,
-  run: (abortSignal: AbortSignal) => Promise<T>,
-  options?: Waiting & { readonly extraMs?: number },
-) => Promise<T>;

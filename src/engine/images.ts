@@ -1,8 +1,7 @@
 // What the engine stores of images, and how one is removed without force.
 
 import type Docker from "dockerode";
-import { engineError, statusOf } from "./calls.ts";
-import type { Attempt } from "./docker.ts";
+import { type Attempt, engineError, statusOf } from "./calls.ts";
 import type { Waiting } from "./runtime.ts";
 
 /** One image on the host. */

@@ -3,9 +3,8 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type Docker from "dockerode";
 import { messageOf, SandboxdError } from "../errors.ts";
-import { engineError } from "./calls.ts";
+import { type Attempt, engineError } from "./calls.ts";
 import { cgroupPathsOf } from "./cgroup-path.ts";
-import type { Attempt } from "./docker.ts";
 import { findUnenforced, readBackLimits } from "./limits.ts";
 import { engineLagMs, hasEnded } from "./process-end.ts";
 import type { Container, LiveLimits, Waiting } from "./runtime.ts";
