@@ -15,6 +15,7 @@ import { createQueues } from "./queue.ts";
 import type { SandboxRecord, TransitionReason } from "./record.ts";
 import type { Repository } from "./repository.ts";
 import { createStarter } from "./starter.ts";
+import { createTouches } from "./touches.ts";
 import { cameToRun, moved } from "./transition.ts";
 import type { Vitals, Watch } from "./watch.ts";
 
@@ -68,18 +69,8 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
   const retries = new Map<string, NodeJS.Timeout>();
   /** Failures in a row, by sandbox. */
   const failures = new Map<string, number>();
-  /** Containers that this daemon is starting, and those that it is ending. */
-  const ours = { start: new Set<string>(), end: new Set<string>() };
-  /** Containers that were sent a signal, or removed, by someone else: whether that was not the engine as it goes down. */
-  const touched = new Map<string, Promise<boolean>>();
-  let knocking: Promise<boolean> | undefined;
-  const starter = createStarter({
-    ...options,
-    hostFacts,
-    settle,
-    byUs,
-    forgetTouches: (containerId) => touched.delete(containerId),
-  });
+  const touches = createTouches(runtime);
+  const starter = createStarter({ ...options, hostFacts, settle, touches });
   let closed = false;
 
   function kick(id: string, { fresh = false } = {}): void {
@@ -138,7 +129,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
       return { kind: "absent" };
     }
     const { container } = found;
-    const touchedExternally = (await touched.get(container.id)) ?? false;
+    const touchedExternally = await touches.wasBySomeoneElse(container.id);
     const failure = await initFailure(container);
     return {
       kind: "present",
@@ -203,7 +194,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
           (seen.container.state === "running" || seen.container.state === "paused");
         const left = await (isAlive
           ? end(record.id, action.containerId, remove)
-          : byUs("end", action.containerId, remove));
+          : touches.byUs("end", action.containerId, remove));
         return left === "gone" ? "again" : "rest";
       }
       case "forget":
@@ -241,7 +232,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
   /** An end that the kernel does not carry out is told once, with what is seen of it, and tried again. */
   async function end<T>(id: string, containerId: string, send: () => Promise<T>): Promise<T> {
     try {
-      return await byUs("end", containerId, send);
+      return await touches.byUs("end", containerId, send);
     } catch (error) {
       const isStuck =
         error instanceof SandboxdError &&
@@ -274,7 +265,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     repository.put(next, "SANDBOX_STATE_CHANGED");
     // what was seen of a run is forgotten only once it was told
     if (settlement.state !== "RUNNING" && settlement.state !== "PAUSED") watch.ended(record.id);
-    if (settlement.endedRun !== undefined) touched.delete(next.containerId);
+    if (settlement.endedRun !== undefined) touches.forget(next.containerId);
     // what goes on as it was asked is in the line of the call
     const level = settlement.reason === "PROGRESS" ? "debug" : "info";
     log[level](
@@ -284,42 +275,19 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     return next;
   }
 
-  /** Events of what we do ourselves are no one else's doing. */
-  async function byUs<T>(what: keyof typeof ours, containerId: string, send: () => Promise<T>): Promise<T> {
-    ours[what].add(containerId);
-    try {
-      return await send();
-    } finally {
-      ours[what].delete(containerId);
-    }
-  }
-
-  /** The engine's events tell nobody's name: it signals its containers as it goes down, as an operator might. */
-  function touch(containerId: string): void {
-    knocking ??= runtime.isOpen().finally(() => {
-      knocking = undefined;
-    });
-    const looks = Promise.all([touched.get(containerId), knocking]);
-    touched.set(
-      containerId,
-      looks.then((found) => found.includes(true)),
-    );
-  }
-
   return {
     kick,
     hasLookedAt: (id) => lookedAt.has(id),
     between: (id, job) => queues.run(id, job),
-    noticed({ containerId, action, labels: attributes }) {
+    noticed(event) {
+      const { containerId, action } = event;
       // the engine tells in order, however late: signals that it told before a start met an earlier run
-      if (action === "start") touched.delete(containerId);
-      // what this daemon is doing itself is looked at by whoever does it
-      if (action === "start" && ours.start.has(containerId)) return;
-      if (action === "kill" && ours.end.has(containerId)) return;
-      const identity = labels.decode(attributes);
+      if (action === "start") touches.forget(containerId);
+      if (touches.isOurs(event)) return;
+      const identity = labels.decode(event.labels);
       if (identity === undefined) return;
-      if (action === "kill") touch(containerId);
-      if (action === "destroy") touched.delete(containerId);
+      if (action === "kill") touches.signalled(containerId);
+      if (action === "destroy") touches.forget(containerId);
       // a signal alone ends nothing; the end that follows is an event of its own
       if (action !== "kill") kick(identity.id);
     },

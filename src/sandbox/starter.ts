@@ -13,6 +13,7 @@ import { createSlots } from "./queue.ts";
 import { actors, type SandboxRecord, type TransitionReason } from "./record.ts";
 import type { Repository } from "./repository.ts";
 import { underPolicy } from "./restart.ts";
+import type { Touches } from "./touches.ts";
 import { failureReason, moved, progress, pulling, starting, type Why } from "./transition.ts";
 import type { Watch } from "./watch.ts";
 
@@ -29,10 +30,7 @@ export interface StarterOptions {
   readonly concurrentStarts: number;
   /** Records a transition. */
   readonly settle: (record: SandboxRecord, settlement: Settlement) => SandboxRecord;
-  /** Does something to a container, so that the engine's events of it are known to be ours. */
-  readonly byUs: <T>(what: "start" | "end", containerId: string, send: () => Promise<T>) => Promise<T>;
-  /** What was done to an earlier run of the container says nothing about the next. */
-  readonly forgetTouches: (containerId: string) => void;
+  readonly touches: Touches;
   readonly log: Log;
 }
 
@@ -47,7 +45,7 @@ export interface Starter {
 }
 
 export function createStarter(options: StarterOptions): Starter {
-  const { runtime, repository, labels, watch, settle, byUs, log } = options;
+  const { runtime, repository, labels, watch, settle, touches, log } = options;
   const slots = createSlots(options.concurrentStarts);
   /** Lookups under way: those who ask meanwhile for the same image share them. */
   const lookups = new Map<string, Promise<Image | undefined>>();
@@ -122,9 +120,9 @@ export function createStarter(options: StarterOptions): Starter {
     await runtime.compare(containerId, plan, { isNew: existing === undefined });
     // it may have been told to stop or go meanwhile
     if (repository.get(record.id)?.wanted !== "RUNNING") return undefined;
-    options.forgetTouches(containerId);
+    touches.forget(containerId);
     const ready = containerId;
-    await byUs("start", ready, () => runtime.start(ready));
+    await touches.byUs("start", ready, () => runtime.start(ready));
     return { containerId: ready, startedAtMs: Date.now() };
   }
 
@@ -178,7 +176,7 @@ export function createStarter(options: StarterOptions): Starter {
       if (reason === undefined || !isFinal(reason)) throw error;
       log.warn({ sandbox: id, reason, err: messageOf(error) }, "sandbox cannot run");
       const unusable = containerId();
-      if (unusable !== undefined) await byUs("end", unusable, () => runtime.remove(unusable));
+      if (unusable !== undefined) await touches.byUs("end", unusable, () => runtime.remove(unusable));
       const now = repository.get(id);
       if (now?.wanted !== "RUNNING") return false;
       const end = { ...failed(reason, messageOf(error), actors.policy), containerId: "" };
