@@ -19,7 +19,7 @@ import { launcher } from "../../tools/lib/node.mjs";
 import { baseImage, sharedEngine } from "./engine.ts";
 
 /** A daemon that doesn't serve by then is taken to have failed. */
-const readyTimeoutMs = 20_000;
+const readyTimeoutMs = 40_000;
 
 /** How long an orderly shutdown may take before the test gives up on it. */
 const stopTimeoutMs = 20_000;
