@@ -136,9 +136,9 @@ describe.each(Object.entries(ways))("%s", (_name, transport) => {
 
   test("a deadline ends the call in time, even if the handler does not listen", async () => {
     const begun = performance.now();
-    const error = await errorOf(client().deleteSandbox({ sandboxId: "a" }, { timeoutMs: 200 }));
+    const error = await errorOf(client().deleteSandbox({ sandboxId: "a" }, { timeoutMs: 1_000 }));
     expect(error.code).toBe(Code.DeadlineExceeded);
-    expect(performance.now() - begun).toBeLessThan(1500);
+    expect(performance.now() - begun).toBeLessThan(4_000);
     // Whichever clock is faster: the daemon's, or the caller's, which then hangs up.
     await until("the call is over", () => api.ended.length > 0);
     expect(["deadline_exceeded", "canceled"]).toContain(api.ended[0]?.code);
