@@ -175,8 +175,15 @@ export function createEngineWatch(options: EngineWatchOptions): EngineWatch {
     orphans.set(containerId, since);
     if (performance.now() - since < options.orphanGraceMs) return;
     log.warn({ container: containerId, sandbox }, "removing the left-over container of a deleted sandbox");
-    await runtime.remove(containerId, { signal });
-    orphans.delete(containerId);
+    try {
+      await runtime.remove(containerId, { signal });
+      orphans.delete(containerId);
+    } catch (error) {
+      const reason = error instanceof SandboxdError ? error.reason : undefined;
+      if (reason !== "ENGINE_FAILED" && reason !== "ENGINE_TIMEOUT") throw error;
+      // one that is stuck says nothing of the engine, and is tried again by the next look
+      log.warn({ container: containerId, sandbox, err: messageOf(error) }, "container cannot be removed");
+    }
   }
 
   /**

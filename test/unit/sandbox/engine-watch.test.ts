@@ -33,6 +33,7 @@ interface Engine {
   describe: () => Promise<EngineDescription>;
   containers: readonly Container[];
   inspecting: () => Promise<void>;
+  removing: () => Promise<void>;
   /** What is told on a connection; it then stays silent. */
   events: (options: EventOptions) => AsyncIterable<EngineEvent>;
 }
@@ -43,6 +44,7 @@ function watched(change: Partial<Engine> = {}, orphanGraceMs = 0) {
     describe: async () => goodEngine,
     containers: [],
     inspecting: async () => undefined,
+    removing: async () => undefined,
     events: async function* () {},
     ...change,
   };
@@ -62,7 +64,11 @@ function watched(change: Partial<Engine> = {}, orphanGraceMs = 0) {
       await engine.inspecting();
       return engine.containers.find((container) => container.id === id);
     },
-    remove: async (id: string) => void removed.push(id),
+    async remove(id: string) {
+      removed.push(id);
+      await engine.removing();
+      return "gone";
+    },
     async *events(_: string, options: EventOptions) {
       const { signal } = options;
       yield* engine.events(options);
@@ -164,6 +170,28 @@ test("a container of a deleted sandbox of the same id is removed, but only after
   await vi.waitFor(() => expect(prompt.removed).toContain("c1"));
   expect(patient.removed).toEqual([]);
 });
+
+test.each(["ENGINE_FAILED", "ENGINE_TIMEOUT"] as const)(
+  "a left-over container whose removal ends with %s is tried again, and closes nobody's host",
+  async (reason) => {
+    const containers = [
+      containerOf({ labels: labelled("gone", "gone") }),
+      containerOf({ id: "c2", labels: labelled() }),
+    ];
+    const { watch, store, repository, removed, adopted, health } = watched({
+      containers,
+      removing: async () => {
+        throw new SandboxdError(reason, "could not kill it");
+      },
+    });
+    store.transact((t) => t.removeSandbox("gone", "gone"));
+    repository.insert(() => recordOf());
+    await watch.start();
+    await vi.waitFor(() => expect(removed.length).toBeGreaterThan(1));
+    expect(adopted).toContain("one");
+    expect(health.every(({ problem }) => problem === undefined)).toBe(true);
+  },
+);
 
 test("a container of another sandbox of the same id, whose deletion is not known, is left alone", async () => {
   const { watch, repository, removed } = watched({
