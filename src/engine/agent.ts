@@ -16,3 +16,10 @@ export function createAgent(): InstanceType<typeof Agent> {
     [inspect.custom]: () => "Agent",
   });
 }
+
+/** Closes the connections that wait for their next call. */
+export function dropKept(agent: InstanceType<typeof Agent>): void {
+  for (const sockets of Object.values(agent.freeSockets)) {
+    for (const socket of sockets ?? []) socket.destroy();
+  }
+}

@@ -110,21 +110,24 @@ export function createCalls(
 /** Verbs that change nothing. */
 const questions: ReadonlySet<Verb> = new Set(["list", "inspect"]);
 
-/** One call, and of a question whose connection was broken, one more. Answers with a status fail as the client says it. */
+/** One call, and of a question whose connection was broken, one more on a new one. Answers with a status fail as the client says it. */
 export type Attempt = <T>(
   verb: Verb,
   run: (abortSignal: AbortSignal) => Promise<T>,
   options?: Waiting & { readonly extraMs?: number },
 ) => Promise<T>;
 
-export function createAttempt(calls: Calls): Attempt {
+/** `dropKept` closes the connections that are kept between calls. */
+export function createAttempt(calls: Calls, dropKept: () => void): Attempt {
   return async (verb, run, options = {}) => {
     const ask = () => calls.call(verb, run, options);
     try {
       return await ask().catch((error: unknown) => {
         // a kept connection that the engine has closed meanwhile is noticed by using it; a question may be asked again
-        if (questions.has(verb) && isBrokenConnection(error)) return ask();
-        throw error;
+        if (!questions.has(verb) || !isBrokenConnection(error)) throw error;
+        // the engine that closed one has likely closed them all
+        dropKept();
+        return ask();
       });
     } catch (error) {
       options.signal?.throwIfAborted();

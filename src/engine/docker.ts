@@ -4,7 +4,7 @@ import type { Agent } from "node:http";
 import type { Readable } from "node:stream";
 import type Docker from "dockerode";
 import { SandboxdError } from "../errors.ts";
-import { createAgent } from "./agent.ts";
+import { createAgent, dropKept } from "./agent.ts";
 import { createAttempt, createCalls, engineError, orFailure, statusOf, unless, type Verb } from "./calls.ts";
 import { DockerClient } from "./client.ts";
 import { containerOf, stateOf } from "./decode.ts";
@@ -51,7 +51,7 @@ export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptio
   const stranger = new DockerClient(unversioned);
   const container = (id: string) => docker.getContainer(id);
 
-  const attempt = createAttempt(createCalls(timeoutsMs, observe));
+  const attempt = createAttempt(createCalls(timeoutsMs, observe), () => dropKept(agent));
 
   const inspectRaw = (id: string, options?: Waiting) =>
     unless(
