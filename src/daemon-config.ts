@@ -20,6 +20,15 @@ export function timeoutsOf({ engine: { timeouts } }: Config) {
   };
 }
 
+const mostSamples = 3_600;
+
+export function samplingOf({ sampling: { periodMs, historyMs } }: Config) {
+  return {
+    intervalMs: periodMs,
+    historySize: Math.max(2, Math.min(mostSamples, Math.ceil(historyMs / periodMs))),
+  };
+}
+
 /** Between two looks at the engine are 5 s at most. */
 const pauseMs = 10_000;
 

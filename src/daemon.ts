@@ -14,7 +14,7 @@ import { createStatsFeed } from "./api/stats-feed.ts";
 import { createTerms } from "./api/uplink-source.ts";
 import type { Config } from "./config/config.ts";
 import { reloaded } from "./config/reload.ts";
-import { listenersOf, longestStepMs, timeoutsOf } from "./daemon-config.ts";
+import { listenersOf, longestStepMs, samplingOf, timeoutsOf } from "./daemon-config.ts";
 import { createHostCare } from "./daemon-host.ts";
 import { meterState } from "./daemon-metrics.ts";
 import { startUplink } from "./daemon-uplink.ts";
@@ -121,11 +121,7 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
 
     const samplerLog = log.child("sampler");
     const sampler = createSampler({
-      intervalMs: config.sampling.periodMs,
-      historySize: Math.max(
-        2,
-        Math.min(3_600, Math.ceil(config.sampling.historyMs / config.sampling.periodMs)),
-      ),
+      ...samplingOf(config),
       onError: (error, sandbox) => samplerLog.warn({ sandbox, err: error }, "sample failed"),
     });
     closers.push(() => sampler.close());
@@ -304,8 +300,8 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
       },
       "serving",
     );
-    const examination = tellFindings(doctor, { signal: closing.signal, log: log.child("doctor") });
-    closers.push(() => examination);
+    // nobody waits for it: a file that it reads may be on a dead disk
+    void tellFindings(doctor, { signal: closing.signal, log: log.child("doctor") });
     return {
       async reload(read) {
         current = reloaded(current, read);

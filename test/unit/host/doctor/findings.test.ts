@@ -147,7 +147,7 @@ describe("the daemon's place", () => {
 
   test("descriptors must suffice for all sandboxes", () => {
     const limits = join(
-      treeOf({ limits: "Max open files            1500      524288    files\n" }),
+      treeOf({ limits: "Max open files            1800      524288    files\n" }),
       "limits",
     );
     expect(descriptorFinding(100, limits).verdict).toBe("OK");
