@@ -50,11 +50,13 @@ export default defineConfig({
         test: {
           name: "host",
           include: ["test/host/**/*.test.ts"],
-          // In an emulator all takes ten times as long, and the first file boots the machine.
-          testTimeout: 180_000,
-          hookTimeout: 300_000,
+          // In an emulator all takes ten times as long, and the first file boots the machine. What hangs ends by the
+          // patience of what waits for it; these are for what doesn't.
+          testTimeout: 400_000,
+          hookTimeout: 600_000,
           fileParallelism: false,
-          sequence: { groupOrder: 3 },
+          sequence: { groupOrder: 4 },
+          setupFiles: ["test/harness/guest-time.ts"],
           globalSetup: ["test/harness/build.ts"],
         },
       },

@@ -14,6 +14,13 @@ import { Advice, main, root } from "./lib/process.mjs";
 import { withScratch } from "./lib/scratch.mjs";
 
 const kinds = ["unit", "simulation", "integration", "fault", "host"];
+
+/**
+ * In a run of everything, tests on the whole host come last and begin only within this time of its start: in an emulator they
+ * take ten times as long as elsewhere, and the run is to end within 25 minutes on a slow machine too. Unit: ms.
+ */
+const guestTestsBeginWithinMs = 15 * 60_000;
+
 const withoutEngine = ["unit", "simulation", "host"];
 const log = (line) => console.log(`test: ${line}`);
 
@@ -31,11 +38,8 @@ function needsEngine(asked) {
   return named.length === 0 || !named.every((name) => withoutEngine.some((kind) => isOf(kind)(name)));
 }
 
-/** Whether any of the tests asked for needs a whole host. It is built only when they were named, or none was. */
-function needsGuest(asked) {
-  const named = namesIn(asked);
-  return named.length === 0 || named.some(isOf("host"));
-}
+/** Whether tests on a whole host were asked for by name. */
+const namesGuest = (asked) => namesIn(asked).some(isOf("host"));
 
 function hasTests(kind) {
   const directory = path.join(root, "test", kind);
@@ -57,9 +61,15 @@ function assertNames(asked) {
     throw new Advice(`name kinds (${kinds.join(", ")}) or parts of paths, not both`);
 }
 
-function vitestArguments(asked) {
+/** The kinds that are run, in the parts in which they are: of a run of everything, the whole host last. */
+function partsOf(asked) {
   const named = asked.filter((argument) => kinds.includes(argument));
-  const chosen = named.length > 0 ? named : kinds.filter(hasTests);
+  if (named.length > 0) return [named];
+  const all = kinds.filter(hasTests);
+  return namesIn(asked).length > 0 ? [all] : [all.filter((kind) => kind !== "host"), ["host"]];
+}
+
+function vitestArguments(asked, chosen) {
   return [
     path.join(root, "node_modules/vitest/vitest.mjs"),
     "run",
@@ -70,18 +80,25 @@ function vitestArguments(asked) {
   ];
 }
 
-const noGuest = "a whole host is there only for 'npm test' and 'npm test -- host'";
+const noTime = "no time was left for the emulated host: 'npm test -- host' runs it";
+
+/** What the summary of a part says, and that it failed for what is no test: a set-up that threw, no file found. */
+function readSummary(file, status) {
+  if (!existsSync(file)) return { passed: 0, failed: 1, skipped: [] };
+  const summary = JSON.parse(readFileSync(file, "utf8"));
+  return status !== 0 && summary.failed === 0 ? { ...summary, failed: 1 } : summary;
+}
 
 /** Prints which tests were skipped, by reason. Returns the closing line. */
-function report(file, status, { hasEngine, guestObstacle }) {
-  if (!existsSync(file)) return nothingRan;
-  const { passed, failed, skipped } = JSON.parse(readFileSync(file, "utf8"));
+function report(summaries, { hasEngine, guestObstacle }) {
+  const sumOf = (count) => summaries.map(count).reduce((sum, one) => sum + one, 0);
+  const skipped = summaries.flatMap((summary) => summary.skipped);
   // Node 20 has no Map.groupBy.
   const reasons = new Map();
   for (const test of skipped) {
     const isOnGuest = test.file.startsWith("test/host/");
     const missing = isOnGuest
-      ? (guestObstacle ?? noGuest)
+      ? (guestObstacle ?? noTime)
       : hasEngine
         ? "no reason given"
         : "there is no engine";
@@ -92,9 +109,30 @@ function report(file, status, { hasEngine, guestObstacle }) {
     console.log(`\nskipped (${reason}):`);
     for (const { file: module, name } of tests) console.log(`  ${module}: ${name}`);
   }
-  // vitest also fails for what is no test: a set-up that threw, no file found.
-  const counted = status !== 0 && failed === 0 ? 1 : failed;
-  return `${passed} passed, ${counted} failed, ${skipped.length} skipped`;
+  const passed = sumOf((summary) => summary.passed);
+  const failed = sumOf((summary) => summary.failed);
+  return `${passed} passed, ${failed} failed, ${skipped.length} skipped`;
+}
+
+/** Runs the parts one after the other. Resolves to their summaries, the highest status, and why there was no whole host. */
+async function runParts(asked, { directory, runChild, prepareGuest }) {
+  const parts = partsOf(asked);
+  const guestUntil = parts.length > 1 ? Date.now() + guestTestsBeginWithinMs : undefined;
+  const summaries = [];
+  let guestObstacle;
+  let worst = 0;
+  for (const [index, chosen] of parts.entries()) {
+    const wantsGuest = chosen.includes("host") && (namesGuest(asked) || Date.now() < guestUntil);
+    if (wantsGuest) guestObstacle = await prepareGuest();
+    const summary = path.join(directory, `summary-${index}.json`);
+    const status = await runChild(pinnedNode, vitestArguments(asked, chosen), {
+      SANDBOXD_TEST_SUMMARY: summary,
+      ...(guestUntil === undefined ? {} : { SANDBOXD_TEST_GUEST_UNTIL: String(guestUntil) }),
+    });
+    summaries.push(readSummary(summary, status));
+    worst = Math.max(worst, status);
+  }
+  return { summaries, status: worst, guestObstacle };
 }
 
 await main(async () => {
@@ -111,15 +149,11 @@ await main(async () => {
     // The program that tries the isolation from inside is compiled by its test; curl and openssl are clients like any other.
     // With libfaketime a daemon has a wall clock of its own.
     const packages = ["gcc", "libc6-dev", "curl", "openssl", "libfaketime"];
-    return await withScratch(
-      { kind: "test", engine, guest: needsGuest(asked), packages, log },
-      async ({ directory, runChild, ...found }) => {
-        const summary = path.join(directory, "summary.json");
-        const status = await runChild(pinnedNode, vitestArguments(asked), { SANDBOXD_TEST_SUMMARY: summary });
-        closing = report(summary, status, found);
-        return status;
-      },
-    );
+    return await withScratch({ kind: "test", engine, packages, log }, async ({ hasEngine, ...scratch }) => {
+      const { summaries, status, guestObstacle } = await runParts(asked, scratch);
+      closing = report(summaries, { hasEngine, guestObstacle });
+      return status;
+    });
   } finally {
     // After everything else, and after the error that ended the run, if one did.
     process.on("exit", () => console.log(`\n${closing}`));

@@ -1,4 +1,5 @@
 // A crowd at the door: many creates at once, half of whose callers go away before they are answered.
+// SANDBOXD_TEST_CROWD=<number> makes it a larger one.
 
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { SandboxState } from "../../gen/sandboxd/v1/sandbox_pb.ts";
@@ -17,7 +18,7 @@ import {
   tenant,
 } from "../harness/sandboxes.ts";
 
-const creates = 200;
+const creates = Number(process.env["SANDBOXD_TEST_CROWD"] ?? 100);
 const concurrentStarts = 3;
 const tiny = { cpuMillis: 10n, memoryBytes: BigInt(8 * mebibyte), pids: 8n };
 

@@ -17,9 +17,13 @@ import { packRelease } from "../../tools/lib/release.mjs";
 import { eventually, type TestHost, testHost } from "./sandboxes.ts";
 
 const { SANDBOXD_TEST_GUEST_IMAGE: image, SANDBOXD_TEST_GUEST: directory } = process.env;
+const beginUntilMs = Number(process.env["SANDBOXD_TEST_GUEST_UNTIL"] ?? Number.POSITIVE_INFINITY);
 
-/** Whether tests on a whole host can't run here; the runner says why. For `describe.skipIf`. */
-export const isGuestMissing = image === undefined || directory === undefined;
+/** Whether the time is over in which a test may begin. */
+export const isTooLate = () => Date.now() > beginUntilMs;
+
+/** Whether tests on a whole host can't run here, or not any more; the runner says why. For `describe.skipIf`. */
+export const isGuestMissing = image === undefined || directory === undefined || isTooLate();
 
 /** How much longer than elsewhere a test waits for what the emulated machine does. */
 export const guestPatienceMs = 90_000;

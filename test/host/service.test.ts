@@ -150,15 +150,17 @@ describe.skipIf(isGuestMissing)("as a service, the daemon", () => {
     expect(await host.daemon.pid(), "it was never restarted").toBe(pid);
   });
 
-  test("is upgraded in place under running sandboxes, and put back when the new one does not come up", async () => {
+  const current = async () => (await run("basename $(readlink /usr/lib/sandboxd/current)")).trim();
+  /** Unpacks the release once more, as another one. */
+  const unpack = (id: string) =>
+    run(
+      `cp -al ${releaseDirectory} /root/${id} && rm /root/${id}/RELEASE && echo ${id} >/root/${id}/RELEASE`,
+    );
+
+  test("is upgraded in place under running sandboxes, but not to what its configuration is wrong for", async () => {
     const before = await host.run("kept", sleeping);
     const startedAt = await startOf(before);
-    const current = async () => (await run("basename $(readlink /usr/lib/sandboxd/current)")).trim();
     const first = await current();
-    const unpack = (id: string) =>
-      run(
-        `cp -al ${releaseDirectory} /root/${id} && rm /root/${id}/RELEASE && echo ${id} >/root/${id}/RELEASE`,
-      );
     await unpack("second");
     await run(`echo '# by hand' >>${configFile}`);
     expect(await run("/root/second/systemd/install.sh")).toContain("sandboxd second is installed");
@@ -174,16 +176,21 @@ describe.skipIf(isGuestMissing)("as a service, the daemon", () => {
     await run(`sed -i '$d' ${configFile}`);
     expect(await host.daemon.pid()).toBe(pid);
 
+    await run(`${releaseDirectory}/systemd/install.sh`);
+    expect(await current(), "to go back is to install the older one").toBe(first);
+    await expectUntouched(before, startedAt);
+  });
+
+  test("is put back when the one it is upgraded to does not come up", async () => {
+    const before = await host.run("kept", sleeping);
+    const startedAt = await startOf(before);
+    const first = await current();
     await unpack("third");
     const serve = "/root/third/dist/src/serve.js";
     await run(`rm ${serve} && echo 'export const serve = () => process.exit(1);' >${serve}`);
-    expect(await run("/root/third/systemd/install.sh 2>&1 || true")).toContain("Back at second");
-    expect(await current()).toBe("second");
+    expect(await run("/root/third/systemd/install.sh 2>&1 || true")).toContain(`Back at ${first}`);
+    expect(await current()).toBe(first);
     await host.daemon.start();
-    await expectUntouched(before, startedAt);
-
-    await run(`${releaseDirectory}/systemd/install.sh`);
-    expect(await current(), "to go back is to install the older one").toBe(first);
     await expectUntouched(before, startedAt);
   });
 

@@ -45,7 +45,7 @@ const guestEnvironment = (image, directory) => ({
  * Finds the disks of a whole host, or says in `obstacle` why there are none. Where a run must be complete (CI), only what the
  * mirror lacks excuses that.
  */
-async function prepareGuest({ packages, environment, signal, log }) {
+async function findGuest({ packages, environment, signal, log }) {
   try {
     await installPackages(packages, { log, why: "the tests" });
     return { image: await ensureGuestImage({ log, environment, signal }) };
@@ -57,21 +57,20 @@ async function prepareGuest({ packages, environment, signal, log }) {
 }
 
 /**
- * Calls `body({ directory, hasEngine, guestObstacle, runChild })` and returns its status, or 130 after SIGINT or SIGTERM.
+ * Calls `body({ directory, hasEngine, runChild, prepareGuest })` and returns its status, or 130 after SIGINT or SIGTERM.
  *
  * - `kind`: `test` or `bench`; part of the name.
  * - `engine`: `none`, `optional` or `required`.
- * - `guest`: whether the disks of a whole host are wanted, if they can be had (false).
  * - `packages`: Debian packages that go with the engine and the guest.
  *
  * `runChild(command, args, environment)` resolves to the exit status. The child's TMPDIR is in the folder, and
- * SANDBOXD_TEST_ENGINE names the engine's socket. SANDBOXD_TEST_GUEST_IMAGE names the guest's disks, and
- * SANDBOXD_TEST_GUEST the folder in which it is to run; its processes end with the run.
+ * SANDBOXD_TEST_ENGINE names the engine's socket.
+ *
+ * `prepareGuest()` finds the disks of a whole host, and resolves to why there are none, if so. For children that are run
+ * after it, SANDBOXD_TEST_GUEST_IMAGE names the disks, and SANDBOXD_TEST_GUEST the folder in which the guest is to run;
+ * its processes end with the run.
  */
-export async function withScratch(
-  { kind, engine: wish, guest: wantsGuest = false, packages = [], log },
-  body,
-) {
+export async function withScratch({ kind, engine: wish, packages = [], log }, body) {
   for (const name of await removeAbandoned()) log(`removed ${name}, left by a run that was killed`);
   const name = `sandboxd-${kind}-${process.pid}`;
   const directory = path.join(temporaryDirectory, name);
@@ -97,6 +96,7 @@ export async function withScratch(
   let guest;
   const runChild = (command, args, environment = {}) =>
     new Promise((resolve, reject) => {
+      if (interrupted) return resolve(interruptedStatus);
       child = spawn(command, args, {
         cwd: root,
         stdio: ["ignore", "inherit", "inherit"],
@@ -114,6 +114,12 @@ export async function withScratch(
       child.on("close", (code) => resolve(code ?? 1));
     });
 
+  const prepareGuest = async () => {
+    if (interrupted) return "interrupted";
+    guest = await findGuest({ packages, environment: marked, signal: preparing.signal, log });
+    return guest.obstacle;
+  };
+
   try {
     if (wish !== "none") {
       const isOptional = wish === "optional";
@@ -125,12 +131,9 @@ export async function withScratch(
         log,
       });
     }
-    if (wantsGuest && !interrupted) {
-      guest = await prepareGuest({ packages, environment: marked, signal: preparing.signal, log });
-    }
     const status = interrupted
       ? interruptedStatus
-      : await body({ directory, hasEngine: engine !== undefined, guestObstacle: guest?.obstacle, runChild });
+      : await body({ directory, hasEngine: engine !== undefined, runChild, prepareGuest });
     return interrupted ? interruptedStatus : status;
   } finally {
     // Also what tests have started and not ended, and the engines that they started for themselves.
