@@ -13,6 +13,8 @@ export default defineConfig({
         test: {
           name: "unit",
           include: ["test/unit/**/*.test.ts"],
+          // Against what hangs; a machine may be slow.
+          testTimeout: 60_000,
           sequence: { groupOrder: 0 },
         },
       },
@@ -20,6 +22,7 @@ export default defineConfig({
         test: {
           name: "simulation",
           include: ["test/simulation/**/*.test.ts"],
+          testTimeout: 60_000,
           // It keeps two processors busy by itself.
           fileParallelism: false,
           sequence: { groupOrder: 1 },

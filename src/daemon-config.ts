@@ -3,6 +3,8 @@
 import { readFileSync } from "node:fs";
 import type { ListenerConfig } from "./api/listeners.ts";
 import type { Config } from "./config/config.ts";
+import type { RangeAmounts } from "./tenant/record.ts";
+import type { TenantRules } from "./tenant/tenants.ts";
 
 export function timeoutsOf({ engine: { timeouts } }: Config) {
   return {
@@ -66,4 +68,34 @@ export function schedulerCredentials({ scheduler: { tls } }: Config) {
   const { ca, certificate, key } = tls;
   if (ca === undefined || certificate === undefined || key === undefined) return undefined;
   return () => ({ ca: readFileSync(ca), certificate: readFileSync(certificate), key: readFileSync(key) });
+}
+
+/** What the configuration says of tenants that were never put. */
+export function tenantRulesOf({ tenants }: Config): TenantRules {
+  const { uidRange, unknown, default: policy } = tenants;
+  const { min, max, default: defaults, maxLimitRequestRatio } = policy.limitRange;
+  return {
+    acceptUnknown: unknown === "accept",
+    uidRange,
+    defaultPolicy: {
+      quota: defined(policy.quota),
+      limitRange: {
+        min: defined<RangeAmounts>(min),
+        max: defined<RangeAmounts>(max),
+        defaults: defined<RangeAmounts>(defaults),
+        maxRatio: defined(maxLimitRequestRatio),
+      },
+    },
+  };
+}
+
+/** Only the keys that have a value. */
+function defined<T extends object>(
+  values: { readonly [K in keyof T]: T[K] | undefined },
+): {
+  readonly [K in keyof T]?: NonNullable<T[K]>;
+} {
+  return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as {
+    readonly [K in keyof T]?: NonNullable<T[K]>;
+  };
 }

@@ -9,6 +9,7 @@ import { createActivity } from "./sandbox/activity.ts";
 import type { Clock } from "./sandbox/clock.ts";
 import { createProber } from "./sandbox/health/prober.ts";
 import { createProbes } from "./sandbox/health/probes.ts";
+import { cgroupParentOf } from "./sandbox/plan.ts";
 import type { SandboxRecord } from "./sandbox/record.ts";
 import type { Repository } from "./sandbox/repository.ts";
 import type { Vitals } from "./sandbox/watch.ts";
@@ -41,9 +42,11 @@ export function createVitals(options: VitalsOptions): SandboxVitals {
       runtime: options.runtime,
       isEngineAway: () => host.isEngineAway(),
       unobserved: activity.unobserved,
-      place(containerId) {
+      place(record) {
         const facts = host.facts();
-        return facts && { containerId, parent: facts.cgroupParent, version: facts.cgroupVersion };
+        if (facts === undefined) return undefined;
+        const { containerId } = record;
+        return { containerId, parent: cgroupParentOf(record, facts), version: facts.cgroupVersion };
       },
     }),
     observe(kind, outcome, seconds) {

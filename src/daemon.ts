@@ -4,6 +4,7 @@
 import { EventService } from "../gen/sandboxd/v1/event_service_pb.ts";
 import { HostService } from "../gen/sandboxd/v1/host_service_pb.ts";
 import { SandboxService } from "../gen/sandboxd/v1/sandbox_service_pb.ts";
+import { TenantService } from "../gen/sandboxd/v1/tenant_service_pb.ts";
 import { createEventService } from "./api/event-service.ts";
 import { createExplainer } from "./api/explainer.ts";
 import { createHealthRegistry } from "./api/health.ts";
@@ -11,12 +12,14 @@ import { createHostService } from "./api/host-service.ts";
 import { createSandboxService } from "./api/sandbox-service.ts";
 import { createApiServer } from "./api/server.ts";
 import { createStatsFeed } from "./api/stats-feed.ts";
+import { createTenantService } from "./api/tenant-service.ts";
 import { createTerms } from "./api/uplink-source.ts";
 import type { Config } from "./config/config.ts";
 import { reloaded } from "./config/reload.ts";
 import { listenersOf, longestStepMs, samplingOf, timeoutsOf } from "./daemon-config.ts";
 import { createHostCare } from "./daemon-host.ts";
 import { meterState } from "./daemon-metrics.ts";
+import { createTenancy } from "./daemon-tenants.ts";
 import { startUplink } from "./daemon-uplink.ts";
 import { createVitals } from "./daemon-vitals.ts";
 import { cgroupPathsAt } from "./engine/cgroup-path.ts";
@@ -37,6 +40,7 @@ import { createClock } from "./sandbox/clock.ts";
 import { createEngineWatch } from "./sandbox/engine-watch.ts";
 import { createLabelCodec } from "./sandbox/labels.ts";
 import { createManager } from "./sandbox/manager.ts";
+import { cgroupParentOf } from "./sandbox/plan.ts";
 import { createReconciler } from "./sandbox/reconciler.ts";
 import { createRepository } from "./sandbox/repository.ts";
 import { createSweeper } from "./sandbox/sweeper.ts";
@@ -149,6 +153,17 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
       log: log.child("health"),
     });
     closers.push(() => vitals.close());
+    const tenancy = createTenancy({
+      currentConfig: () => current,
+      host,
+      store,
+      repository,
+      deleteSandbox: (id, actor) => void manager.delete(id, { actor }).catch(() => undefined),
+      registry,
+      log,
+    });
+    closers.push(() => tenancy.close());
+    const { tenants, groups } = tenancy;
     const reconciler = createReconciler({
       runtime,
       repository,
@@ -162,6 +177,7 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
       isDeleted: (instance) => store.isTombstone(instance),
       pullImages: config.images.pull === "missing",
       concurrentStarts: config.capacity.concurrentStarts,
+      holdTenant: groups.ensure,
       log: log.child("reconciler"),
     });
     closers.push(() => reconciler.close());
@@ -196,15 +212,13 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
       bootId,
       relistPeriodMs: config.engine.relistPeriodMs,
       orphanGraceMs: config.engine.orphanGraceMs,
-      adopt(id, containerId) {
+      adopt(record, containerId) {
         const facts = host.facts();
-        if (facts === undefined || feed.watch.isWatching(id)) return;
-        feed.watch.began(
-          id,
-          cgroupPathsAt({ containerId, parent: facts.cgroupParent, version: facts.cgroupVersion }),
-          { isNew: false },
-        );
+        if (facts === undefined || feed.watch.isWatching(record.id)) return;
+        const place = { parent: cgroupParentOf(record, facts), version: facts.cgroupVersion };
+        feed.watch.began(record.id, cgroupPathsAt({ containerId, ...place }), { isNew: false });
       },
+      adoptTenant: tenants.adopt,
       onHealth(found) {
         host.engineIs(found);
         if (found.engine !== undefined) hostSampler.watch(found.engine.dataRoot);
@@ -217,10 +231,11 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
     health.set("", "SERVING");
     health.set(HostService.typeName, "SERVING");
     health.set(EventService.typeName, "SERVING");
+    health.set(TenantService.typeName, "SERVING");
     tellHealth();
     closers.push(host.subscribe(tellHealth));
 
-    const doctor = createDoctor({ runtime, host, config: () => current });
+    const doctor = createDoctor({ runtime, host, groups, config: () => current });
     const terms = createTerms(store);
     const manager = createManager({
       repository,
@@ -228,6 +243,7 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
       runtime,
       config: () => current,
       capacity: host.capacity,
+      tenants,
       host: () => host.usable(),
       assertOpen: () => care.assertOpen(),
       clock,
@@ -253,6 +269,7 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
           createHostService({ view, hostStats: feed.hostStats, statsBatch: feed.batch, doctor }),
         );
         router.service(EventService, createEventService(store.events, clock));
+        router.service(TenantService, createTenantService({ tenants, groups, repository }));
       },
       health,
       terms,

@@ -51,6 +51,11 @@ export const catalogue = {
   HOST_CORDONED: "failed_precondition",
   HOST_PRESSURE: "resource_exhausted",
   DRAIN_CANCELED: "aborted",
+  TENANT_NOT_FOUND: "not_found",
+  TENANT_NOT_EMPTY: "failed_precondition",
+  TENANT_DELETING: "failed_precondition",
+  TENANT_QUOTA_EXCEEDED: "resource_exhausted",
+  LIMIT_RANGE_VIOLATED: "invalid_argument",
 } as const satisfies Record<string, Status>;
 
 export type Reason = keyof typeof catalogue;
@@ -63,9 +68,12 @@ export interface FieldViolation {
 
 /** One exhausted resource. Amounts are in the unit that the resource's name ends with. */
 export interface QuotaViolation {
-  readonly level: "HOST";
-  readonly resource: "cpu_millis" | "memory_bytes" | "pids" | "sandboxes";
+  /** Whose limit: one sandbox's, its tenant's or the host's. */
+  readonly level: "SANDBOX" | "TENANT" | "HOST";
+  /** As the contract names it. */
+  readonly resource: string;
   readonly limit: number;
+  /** To others, at this level. */
   readonly promised: number;
   readonly asked: number;
   readonly free: number;

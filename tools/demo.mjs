@@ -17,6 +17,8 @@ export async function demonstrate(client, say) {
   await showOneLife(client, step);
   say("");
   await showRestartsAndExpiry(client, step);
+  say("");
+  await showQuota(client, step);
 }
 
 const call = { timeoutMs };
@@ -171,6 +173,40 @@ async function showRestartsAndExpiry({ sandboxes, events, names }, step) {
     assert.ok(warned && reasons.includes("EXPIRED"));
   } finally {
     for (const sandboxId of made) await sandboxes.deleteSandbox({ sandboxId }, call);
+  }
+}
+
+/** A tenant gets no more than its quota, which the kernel holds besides, and is deleted with all that it has. */
+async function showQuota({ sandboxes, tenants }, step) {
+  const tenant = "demo-quota";
+  const create = (sandboxId) =>
+    sandboxes.createSandbox(
+      {
+        sandboxId,
+        tenant,
+        spec: { template: "shell", resources: { cpuMillis: 100n, memoryBytes: 48n * mebibyte, pids: 32n } },
+      },
+      call,
+    );
+  try {
+    await tenants.putTenant({ tenant, quota: { memoryBytes: 64n * mebibyte, runningSandboxes: 5n } }, call);
+    await create("demo-quota-1");
+    const refusal = await create("demo-quota-2").then(
+      () => undefined,
+      (error) => error,
+    );
+    step("quota", refusal?.rawMessage.split("\n")[0] ?? "was exceeded");
+    assert.match(refusal?.rawMessage ?? "", /memory_bytes: asked 50331648, free 16777216 of 67108864/);
+    const { tenant: told } = await tenants.getTenant({ tenant }, call);
+    const { promised, cgroup } = told.status;
+    step(
+      "tenant",
+      `${promised.runningSandboxes} sandbox runs, ${promised.memoryBytes / mebibyte} MiB are promised; the kernel holds it to ${cgroup.memoryBytes / mebibyte} MiB in ${cgroup.parent}`,
+    );
+    assert.equal(cgroup.memoryBytes, 64n * mebibyte);
+  } finally {
+    await tenants.deleteTenant({ tenant, cascade: true }, call);
+    step("delete", `${tenant} is gone, with all that it had`);
   }
 }
 

@@ -7,6 +7,7 @@ import type { EventDocument } from "../sandbox/repository.ts";
 import type { StoredEvent } from "../store/event-log.ts";
 import { conditionOf, scheduleOf } from "./host-codec.ts";
 import { sandboxOf } from "./sandbox-codec.ts";
+import { policyOfTenant } from "./tenant-codec.ts";
 import { timestampOf } from "./time-codec.ts";
 
 /** The document of a stored event. */
@@ -30,6 +31,10 @@ export function eventOf(
   }
   if (document.type === "HOST_SCHEDULE_CHANGED") {
     return create(EventSchema, { ...head, schedule: scheduleOf(document.schedule, clock) });
+  }
+  if ("tenant" in document) {
+    const { tenant } = document;
+    return create(EventSchema, { ...head, tenant: tenant.name, tenantPolicy: policyOfTenant(tenant) });
   }
   const { sandbox } = document;
   return create(EventSchema, {

@@ -57,6 +57,7 @@ function matcherOf(filter: EventFilter | undefined): (document: EventDocument) =
   const sandboxId = filter?.sandboxId ?? "";
   return (document) => {
     if (types.size > 0 && !types.has(EventType[document.type])) return false;
+    if ("tenant" in document) return sandboxId === "" && (tenant === "" || document.tenant.name === tenant);
     if (!isOfSandbox(document)) return tenant === "" && sandboxId === "";
     return (
       (tenant === "" || document.sandbox.tenant === tenant) &&

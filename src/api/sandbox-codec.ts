@@ -109,13 +109,22 @@ const limitNames = [
   "logBytes",
 ] as const satisfies readonly (keyof ResourcesMessage)[];
 
+/** Those limits of a message that have a value. */
+export function limitsOf(resources: Partial<Omit<Resources, "blockIo">>) {
+  return Object.fromEntries(
+    limitNames.flatMap((name) => {
+      const value = resources[name];
+      return value === undefined ? [] : [[name, BigInt(value)] as const];
+    }),
+  );
+}
+
 function resourcesOf(resources: Resources) {
-  const limits = Object.fromEntries(limitNames.map((name) => [name, BigInt(resources[name])]));
   const io = ioNames.flatMap((name) => {
     const rate = resources.blockIo?.[name];
     return rate === undefined ? [] : [[name, BigInt(rate)] as const];
   });
-  return { ...limits, ...(io.length === 0 ? {} : { blockIo: Object.fromEntries(io) }) };
+  return { ...limitsOf(resources), ...(io.length === 0 ? {} : { blockIo: Object.fromEntries(io) }) };
 }
 
 /** The limits that a message sets. */

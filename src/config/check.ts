@@ -18,6 +18,7 @@ type Template = Config["templates"][string];
 export function violationsOf(config: Config, { dev }: { readonly dev: boolean }): readonly Violation[] {
   return [
     ...limitsInOrder(config),
+    ...tenantRangeHolds(config),
     ...Object.entries(config.templates).flatMap(([name, template]) => templateHolds(name, template, config)),
     ...listenHolds(config, dev),
     ...schedulerHolds(config, dev),
@@ -43,6 +44,26 @@ function limitsInOrder({ defaults, limits }: Config): readonly Violation[] {
       return [{ keys, problem: `limits.min.${key}, ${least}, is more than limits.max.${key}, ${most}` }];
     return outside(`defaults.${key}`, amountOf(defaults, key), key, { least, most });
   });
+}
+
+const rangeKeys = [...resourceKeys, "cpu_request_millis", "memory_request_bytes"] as const;
+
+type LimitRange = Config["tenants"]["default"]["limitRange"];
+
+/** Of what a tenant may have that was never put: else its every request would be refused for what it did not say. */
+function tenantRangeHolds({ tenants }: Config): readonly Violation[] {
+  const range = tenants.default.limitRange;
+  const at = (part: string, key: string) => `tenants.default.limit_range.${part}.${key}`;
+  const order = (lower: "min" | "default", upper: "default" | "max") =>
+    rangeKeys.flatMap((key) => {
+      // the type of the configuration derives its names from the same keys
+      const name = nameOf(key, "") as keyof LimitRange["min"];
+      const [less, more] = [range[lower][name], range[upper][name]];
+      if (less === undefined || more === undefined || less <= more) return [];
+      const keys = [at(lower, key), at(upper, key)] as const;
+      return [{ keys, problem: `${keys[0]}, ${less}, is more than ${keys[1]}, ${more}` }];
+    });
+  return [...order("min", "max"), ...order("min", "default"), ...order("default", "max")];
 }
 
 function templateHolds(name: string, template: Template, config: Config): readonly Violation[] {

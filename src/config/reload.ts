@@ -4,7 +4,7 @@ import type { Config } from "./config.ts";
 import type { Setting } from "./load.ts";
 
 /** What new requests are held against. All else is built into a part of the daemon when it starts. */
-const liveKeys = /^(images\.allow$|defaults\.|limits\.|templates\.)/;
+const liveKeys = /^(images\.allow$|defaults\.|limits\.|templates\.|tenants\.unknown$|tenants\.default\.)/;
 
 export interface Change {
   readonly key: string;
@@ -37,5 +37,6 @@ export function reloaded(running: Config, read: Config): Config {
     defaults: read.defaults,
     limits: read.limits,
     templates: read.templates,
+    tenants: { ...running.tenants, unknown: read.tenants.unknown, default: read.tenants.default },
   };
 }

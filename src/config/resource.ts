@@ -6,7 +6,7 @@ import { type Field, integer, section, size } from "./field.ts";
 const kibibyte = 1024;
 const mebibyte = 1024 * kibibyte;
 const gibibyte = 1024 * mebibyte;
-const tebibyte = 1024 * gibibyte;
+export const tebibyte = 1024 * gibibyte;
 
 /** Kept equal to `sandboxd.v1.Resources`; a test compares them. */
 export const resourceBounds = {
@@ -82,7 +82,7 @@ export function templateResources() {
   });
 }
 
-function optional(
+export function optional(
   key: string,
   bounds: { readonly min: number; readonly max: number; readonly meaning: string },
 ): Field<number | undefined> {
@@ -92,7 +92,7 @@ function optional(
 
 const isSize = (key: string): boolean => /(^|_)bytes(_|$)/.test(key);
 
-function mapValues<K extends string, V, R>(
+export function mapValues<K extends string, V, R>(
   values: Readonly<Record<K, V>>,
   change: (key: string, value: V) => R,
 ): Readonly<Record<K, R>> {

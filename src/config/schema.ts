@@ -6,6 +6,7 @@ import { templateHealthCheck, templateLifetime, templateRestart } from "./life.t
 import { housekeepingSection, pressureSection } from "./pressure.ts";
 import { resourceBounds, resourceFields, templateResources } from "./resource.ts";
 import * as rule from "./rule.ts";
+import { tenantsSection } from "./tenant.ts";
 
 const timeout = (value: string, meaning: string) =>
   duration({ min: "100ms", max: "1h", default: value, meaning });
@@ -189,12 +190,7 @@ export const schema = section("", {
     }),
   }),
 
-  tenants: section("Owners of sandboxes.", {
-    uid_range: text(rule.uidRange, {
-      default: "300000-399999",
-      meaning: "User and group ids given to tenants, one each. No user of the host may have one of them.",
-    }),
-  }),
+  tenants: tenantsSection(),
 
   images: section("Which images may run.", {
     allow: list(rule.imagePattern, {

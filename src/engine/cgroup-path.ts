@@ -99,9 +99,16 @@ export function cgroupPathsAt({
   version,
   cgroupRoot = "/sys/fs/cgroup",
 }: CgroupPlace): CgroupPaths {
-  const path = parent.endsWith(".slice")
-    ? join(...slicePath(parent), `docker-${containerId}.scope`)
-    : join(parent, containerId);
+  const isSlice = parent.endsWith(".slice");
+  const path = join(parentPath(parent), isSlice ? `docker-${containerId}.scope` : containerId);
+  return cgroupDirectories(path, { version, cgroupRoot });
+}
+
+/** The directories of the cgroup at a path within its hierarchies, whether there is one or not. */
+export function cgroupDirectories(
+  path: string,
+  { version, cgroupRoot }: { readonly version: 1 | 2; readonly cgroupRoot: string },
+): CgroupPaths {
   const directory = (controller: string) => {
     if (version === 2) return join(cgroupRoot, path);
     const shared = join(cgroupRoot, "cpu,cpuacct");
@@ -120,8 +127,12 @@ export function cgroupPathsAt({
   };
 }
 
-/** systemd nests slices by the hyphens of their names: `a-b.slice` is at `a.slice/a-b.slice` (systemd.slice(5)). */
-function slicePath(slice: string): readonly string[] {
-  const parts = slice.slice(0, -".slice".length).split("-");
-  return parts.map((_, index) => `${parts.slice(0, index + 1).join("-")}.slice`);
+/**
+ * The path of a parent within its hierarchies. systemd nests slices by the hyphens of their names: `a-b.slice` is at
+ * `a.slice/a-b.slice` (systemd.slice(5)).
+ */
+export function parentPath(parent: string): string {
+  if (!parent.endsWith(".slice")) return parent;
+  const parts = parent.slice(0, -".slice".length).split("-");
+  return join(...parts.map((_, index) => `${parts.slice(0, index + 1).join("-")}.slice`));
 }

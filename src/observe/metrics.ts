@@ -44,6 +44,13 @@ export const catalogue = {
   ]),
   capacityPids: gauge("sandboxd_pids", "Process ids: capacity, allocatable, allocated, limits.", ["kind"]),
 
+  tenants: gauge("sandboxd_tenants", "Tenants that this host knows."),
+  tenantsOverQuota: gauge(
+    "sandboxd_tenants_over_quota",
+    "Tenants that are promised more of a resource than their quota allows, because it was lowered.",
+    ["resource"],
+  ),
+
   hostConditions: gauge("sandboxd_host_condition", "1 while a condition of the host holds.", ["condition"]),
   hostSchedulable: gauge(
     "sandboxd_host_schedulable",

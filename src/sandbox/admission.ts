@@ -1,5 +1,6 @@
 // Whether the host has room: requests within allocatable, limits within allocatable times the overcommit ratio, and
-// a number of sandboxes. Everything promised is the sum over the records, so it cannot drift from them.
+// a number of sandboxes. Everything promised is the sum over the records, so it cannot drift from them. What a tenant's
+// quota leaves is told in the same terms: `tenant/quota.ts`.
 
 import { type QuotaViolation, SandboxdError } from "../errors.ts";
 import { holdsCapacity, type Resources, type SandboxRecord } from "./record.ts";
@@ -25,12 +26,12 @@ export interface Promised {
   readonly limits: Amounts;
 }
 
-/** What is promised to sandboxes that hold capacity, but for `except`. */
-export function promised(records: readonly SandboxRecord[], except?: string): Promised {
+/** What is promised to sandboxes that hold capacity. */
+export function promised(records: readonly SandboxRecord[]): Promised {
   const requests = { cpuMillis: 0, memoryBytes: 0, pids: 0, sandboxes: 0 };
   const limits = { cpuMillis: 0, memoryBytes: 0, pids: 0, sandboxes: 0 };
   for (const record of records) {
-    if (record.id === except || !holdsCapacity(record)) continue;
+    if (!holdsCapacity(record)) continue;
     const { resources } = record.spec;
     requests.cpuMillis += resources.cpuRequestMillis;
     requests.memoryBytes += resources.memoryRequestBytes;
@@ -56,40 +57,80 @@ export function larger(one: Resources, other: Resources): Resources {
   };
 }
 
-/** @throws SandboxdError HOST_CAPACITY_EXCEEDED naming every resource that does not suffice. */
-export function admit(asked: Resources, already: Promised, host: Capacity): void {
-  const { allocatable } = host;
+/** Every resource of which the host has not enough for a sandbox beside what is promised to the others. */
+export function hostViolations(
+  asked: Resources,
+  others: Promised,
+  host: Capacity,
+  held?: Resources,
+): readonly QuotaViolation[] {
+  const { capacity, allocatable } = host;
   const { cpuMillis, memoryBytes } = allocatable;
   const cpuLimit = Math.floor(cpuMillis * host.cpuOvercommit);
   const memoryLimit = Math.floor(memoryBytes * host.memoryOvercommit);
-  const { requests, limits } = already;
-  // of a resource whose request does not fit, the limit need not be told too
-  const violations = [
-    exceeding("cpu_millis", host.capacity.cpuMillis, 0, asked.cpuMillis) ??
-      exceeding("cpu_millis", cpuMillis, requests.cpuMillis, asked.cpuRequestMillis) ??
-      exceeding("cpu_millis", cpuLimit, limits.cpuMillis, asked.cpuMillis),
-    exceeding("memory_bytes", memoryBytes, requests.memoryBytes, asked.memoryRequestBytes) ??
-      exceeding("memory_bytes", memoryLimit, limits.memoryBytes, asked.memoryBytes),
-    exceeding("pids", allocatable.pids, limits.pids, asked.pids),
-    exceeding("sandboxes", allocatable.sandboxes, requests.sandboxes, 1),
-  ].filter((violation) => violation !== undefined);
-  if (violations.length === 0) return;
-  const words = violations
-    .map((v) => `${v.resource}: asked ${v.asked}, free ${v.free} of ${v.limit}`)
-    .join("; ");
-  throw new SandboxdError("HOST_CAPACITY_EXCEEDED", `the host has not enough left: ${words}`, {
-    hint: "ask for less, stop a sandbox, or use another host",
-    quotas: violations,
-    retryDelayMs: 10_000,
+  const { requests, limits } = others;
+  const of = (
+    key: "cpuMillis" | "cpuRequestMillis" | "memoryBytes" | "memoryRequestBytes" | "pids",
+  ): Amount => ({
+    asked: asked[key],
+    held: held?.[key] ?? 0,
   });
+  // of a resource whose request does not fit, the limit need not be told too
+  return [
+    exceeding("HOST", "cpu_millis", capacity.cpuMillis, 0, of("cpuMillis")) ??
+      exceeding("HOST", "cpu_millis", cpuMillis, requests.cpuMillis, of("cpuRequestMillis")) ??
+      exceeding("HOST", "cpu_millis", cpuLimit, limits.cpuMillis, of("cpuMillis")),
+    exceeding("HOST", "memory_bytes", memoryBytes, requests.memoryBytes, of("memoryRequestBytes")) ??
+      exceeding("HOST", "memory_bytes", memoryLimit, limits.memoryBytes, of("memoryBytes")),
+    exceeding("HOST", "pids", allocatable.pids, limits.pids, of("pids")),
+    exceeding("HOST", "sandboxes", allocatable.sandboxes, requests.sandboxes, {
+      asked: 1,
+      held: held === undefined ? 0 : 1,
+    }),
+  ].filter((violation) => violation !== undefined);
 }
 
-function exceeding(
+/** What is asked for of a resource. What a sandbox holds already is not refused, also where less than that would be left. */
+export interface Amount {
+  readonly asked: number;
+  readonly held: number;
+}
+
+/** Of a resource, that what the others have leaves too little of it. */
+export function exceeding(
+  level: QuotaViolation["level"],
   resource: QuotaViolation["resource"],
   limit: number,
-  already: number,
-  asked: number,
+  others: number,
+  { asked, held }: Amount,
 ): QuotaViolation | undefined {
-  const free = Math.max(0, limit - already);
-  return asked <= free ? undefined : { level: "HOST", resource, limit, promised: already, asked, free };
+  const free = Math.max(0, limit - others);
+  return asked <= Math.max(free, held)
+    ? undefined
+    : { level, resource, limit, promised: others, asked, free };
+}
+
+/** @throws SandboxdError TENANT_QUOTA_EXCEEDED or HOST_CAPACITY_EXCEEDED naming every resource that does not suffice. */
+export function refuseIfAny(violations: readonly QuotaViolation[], tenant: string): void {
+  if (violations.length === 0) return;
+  const wordsOf = (level: QuotaViolation["level"]) =>
+    violations
+      .filter((violation) => violation.level === level)
+      .map((v) => `${v.resource}: asked ${v.asked}, free ${v.free} of ${v.limit}`)
+      .join("; ");
+  const [ofTenant, ofHost] = [wordsOf("TENANT"), wordsOf("HOST")];
+  const host = `the host has not enough left: ${ofHost}`;
+  if (ofTenant === "") {
+    throw new SandboxdError("HOST_CAPACITY_EXCEEDED", host, {
+      hint: "ask for less, stop a sandbox, or use another host",
+      quotas: violations,
+      retryDelayMs: 10_000,
+    });
+  }
+  const message = `the quota of tenant "${tenant}" has not enough left: ${ofTenant}`;
+  throw new SandboxdError("TENANT_QUOTA_EXCEEDED", ofHost === "" ? message : `${message}; and ${host}`, {
+    hint: "ask for less, stop or delete a sandbox of the tenant, or raise its quota with PutTenant",
+    quotas: violations,
+    metadata: { tenant },
+  });
 }

@@ -26,7 +26,9 @@ export interface EngineWatchOptions {
   readonly relistPeriodMs: number;
   readonly orphanGraceMs: number;
   /** A sandbox runs as recorded; it may not be watched yet. */
-  readonly adopt: (id: string, containerId: string) => void;
+  readonly adopt: (record: SandboxRecord, containerId: string) => void;
+  /** A tenant is known from a sandbox that was lost; it may be known already. */
+  readonly adoptTenant: (name: string, uid: number) => void;
   readonly onHealth: (health: EngineHealth) => void;
   readonly log: Log;
 }
@@ -119,7 +121,7 @@ export function createEngineWatch(options: EngineWatchOptions): EngineWatch {
       const isUncertain = container !== undefined && isToLive(record) && !reconciler.hasLookedAt(record.id);
       if (isOther || isUncertain) reconciler.kick(record.id);
       if (!isOther && container !== undefined && record.state === "RUNNING")
-        options.adopt(record.id, container.id);
+        options.adopt(record, container.id);
     }
   }
 
@@ -162,10 +164,8 @@ export function createEngineWatch(options: EngineWatchOptions): EngineWatch {
       endedRun: "",
       bootId: "",
     };
-    repository.insert((transaction) => {
-      transaction.claimUid(record.tenant, record.uid);
-      return record;
-    });
+    options.adoptTenant(record.tenant, record.uid);
+    repository.insert(record);
     log.warn({ sandbox: record.id, container: containerId }, "sandbox rebuilt from its labels");
     reconciler.kick(record.id);
   }

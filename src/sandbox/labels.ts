@@ -17,7 +17,16 @@ export function hostSelector(hostId: string): string {
 /** The part of a record that does not change after its creation. */
 export type Identity = Pick<
   SandboxRecord,
-  "id" | "instance" | "tenant" | "uid" | "spec" | "requestHash" | "createdAtMs" | "imageId" | "imageVolumes"
+  | "id"
+  | "instance"
+  | "tenant"
+  | "uid"
+  | "isInTenantCgroup"
+  | "spec"
+  | "requestHash"
+  | "createdAtMs"
+  | "imageId"
+  | "imageVolumes"
 >;
 
 export interface LabelCodec {
@@ -30,12 +39,25 @@ export interface LabelCodec {
 export function createLabelCodec(hostId: string, key: Buffer): LabelCodec {
   const macOf = (record: string) => createHmac("sha256", key).update(`${hostId}\n${record}`).digest("hex");
   return {
-    encode({ id, instance, tenant, uid, spec, requestHash, createdAtMs, imageId, imageVolumes }) {
+    encode({
+      id,
+      instance,
+      tenant,
+      uid,
+      isInTenantCgroup,
+      spec,
+      requestHash,
+      createdAtMs,
+      imageId,
+      imageVolumes,
+    }) {
       const identity: Identity = {
         id,
         instance,
         tenant,
         uid,
+        // what earlier releases wrote is compared with this
+        ...(isInTenantCgroup === undefined ? {} : { isInTenantCgroup }),
         spec,
         requestHash,
         createdAtMs,

@@ -5,6 +5,7 @@ import { randomBytes, randomUUID } from "node:crypto";
 import type { Config } from "../config/config.ts";
 import type { Container, LogChunk, LogOptions, Runtime } from "../engine/runtime.ts";
 import { SandboxdError } from "../errors.ts";
+import type { Tenants } from "../tenant/tenants.ts";
 import type { Capacity } from "./admission.ts";
 import type { Clock } from "./clock.ts";
 import { checkImage } from "./image-policy.ts";
@@ -16,7 +17,14 @@ import type { Reconciler } from "./reconciler.ts";
 import { isToLive, type Resources, type SandboxRecord } from "./record.ts";
 import type { Repository } from "./repository.ts";
 import { createRoom } from "./room.ts";
-import { changedResources, checkLabels, effectiveSpec, hashOfRequest, type SpecRequest } from "./spec.ts";
+import {
+  type Asker,
+  changedResources,
+  checkLabels,
+  effectiveSpec,
+  hashOfRequest,
+  type SpecRequest,
+} from "./spec.ts";
 import { type Asking, createSubjects } from "./subject.ts";
 
 export interface CreateRequest extends Asking {
@@ -48,6 +56,7 @@ export interface ManagerOptions {
   /** As it is now: a reload may change it. */
   readonly config: () => Config;
   readonly capacity: Capacity;
+  readonly tenants: Pick<Tenants, "assertOpen" | "ensure" | "policyOf">;
   /** @throws SandboxdError ENGINE_UNAVAILABLE while the engine cannot be used. */
   readonly host: () => HostFacts;
   /** @throws SandboxdError HOST_CORDONED or HOST_PRESSURE while the host takes no more work. */
@@ -62,13 +71,15 @@ export function createManager({
   runtime,
   config,
   capacity,
+  tenants,
   host,
   assertOpen,
   clock,
   labels: codec,
 }: ManagerOptions): Manager {
   const subjects = createSubjects({ repository, clock });
-  const room = createRoom(repository, capacity);
+  const room = createRoom({ repository, capacity, quotaOf: (tenant) => tenants.policyOf(tenant).quota });
+  const askerOf = (tenant: string): Asker => ({ tenant, limitRange: tenants.policyOf(tenant).limitRange });
   const { get, notFound, rested, started, kept, checkGeneration, refuseIfGoing } = subjects;
 
   /** Its container, if it has one. */
@@ -101,55 +112,47 @@ export function createManager({
         }
         return kept(wait ? await rested(asked, existing.instance, signal) : existing);
       }
-      const spec = effectiveSpec(request, config());
+      tenants.assertOpen(tenant);
+      const spec = effectiveSpec(request, config(), askerOf(tenant));
       checkImage(spec.image, allowedImages(config()));
       assertOpen();
       checkBlockIo(spec.resources, host());
-      room.admitNew(spec.resources);
+      room.admitNew(tenant, spec.resources);
       const id = asked || `sb-${randomBytes(8).toString("hex")}`;
       const timeMs = Date.now();
       const acceptedAtMs = clock.nowMs();
       const { ttlMs } = spec.lifetime;
-      const record = repository.insert((transaction) => {
-        const uid = transaction.uidOf(tenant, config().tenants.uidRange);
-        if (uid === undefined) {
-          throw new SandboxdError(
-            "HOST_CAPACITY_EXCEEDED",
-            `tenant "${tenant}" is new, and [tenants] uid_range is used up`,
-            {
-              hint: "widen uid_range",
-            },
-          );
-        }
-        return {
-          id,
-          instance: randomUUID(),
-          tenant,
-          uid,
-          spec,
-          requestHash,
-          generation: 1,
-          createdAtMs: timeMs,
-          acceptedAtMs,
-          ...(ttlMs === undefined ? {} : { expiresAtMs: acceptedAtMs + ttlMs }),
-          wanted: "RUNNING",
-          state: "PENDING",
-          transition: {
-            from: undefined,
-            to: "PENDING",
-            reason: "REQUESTED",
-            message: "accepted",
-            actor,
-            timeMs,
-          },
-          stopGraceMs: spec.stopGraceMs,
-          containerId: "",
-          imageId: "",
-          imageVolumes: [],
-          endedRun: "",
-          bootId: "",
-        };
-      });
+      const { uid } = tenants.ensure(tenant);
+      const record: SandboxRecord = {
+        id,
+        instance: randomUUID(),
+        tenant,
+        uid,
+        isInTenantCgroup: true,
+        spec,
+        requestHash,
+        generation: 1,
+        createdAtMs: timeMs,
+        acceptedAtMs,
+        ...(ttlMs === undefined ? {} : { expiresAtMs: acceptedAtMs + ttlMs }),
+        wanted: "RUNNING",
+        state: "PENDING",
+        transition: {
+          from: undefined,
+          to: "PENDING",
+          reason: "REQUESTED",
+          message: "accepted",
+          actor,
+          timeMs,
+        },
+        stopGraceMs: spec.stopGraceMs,
+        containerId: "",
+        imageId: "",
+        imageVolumes: [],
+        endedRun: "",
+        bootId: "",
+      };
+      repository.insert(record);
       reconciler.kick(id, { fresh: true });
       return wait ? started(id, record.instance, signal) : kept(record);
     },
@@ -162,7 +165,7 @@ export function createManager({
         if (record.instance !== instance) throw notFound(id);
         refuseIfGoing(record);
         checkGeneration(record, generation);
-        const resources = changedResources(record.spec.resources, change, config());
+        const resources = changedResources(record.spec.resources, change, config(), askerOf(record.tenant));
         if (isToLive(record)) room.admit(record, resources);
         try {
           return await room.during(id, resources, async () => {

@@ -9,6 +9,7 @@ import type { Resources, SandboxRecord } from "./record.ts";
 /** What a plan takes from the host. */
 export interface HostFacts {
   readonly hostId: string;
+  /** Of all sandboxes: `/a/b` under the cgroupfs driver, `a-b.slice` under systemd's. */
   readonly cgroupParent: string;
   readonly cgroupVersion: 1 | 2;
   readonly possibleCpus: number;
@@ -38,7 +39,7 @@ export function planOf(record: SandboxRecord, host: HostFacts, labels: LabelCode
     uid: record.uid,
     gid: record.uid,
     hostname: record.id,
-    cgroupParent: host.cgroupParent,
+    cgroupParent: cgroupParentOf(record, host),
     stopSignal: spec.stopSignal,
     stopGraceSeconds: Math.ceil(spec.stopGraceMs / 1_000),
     limits: {
@@ -59,6 +60,23 @@ export function planOf(record: SandboxRecord, host: HostFacts, labels: LabelCode
   };
 }
 
+/**
+ * The cgroup of a tenant below that of all sandboxes, as the engine is told it. By uid, as `user-1000.slice` of systemd: a name
+ * would need escapes.
+ */
+export function parentOf(hostParent: string, uid: number): string {
+  const isSlice = hostParent.endsWith(".slice");
+  return isSlice ? `${hostParent.slice(0, -".slice".length)}-${uid}.slice` : `${hostParent}/${uid}`;
+}
+
+/** The cgroup under which a sandbox's container is. */
+export function cgroupParentOf(
+  { uid, isInTenantCgroup }: Pick<SandboxRecord, "uid" | "isInTenantCgroup">,
+  { cgroupParent }: Pick<HostFacts, "cgroupParent">,
+): string {
+  return isInTenantCgroup === true ? parentOf(cgroupParent, uid) : cgroupParent;
+}
+
 export function unthrottled(): SandboxdError {
   return new SandboxdError(
     "LIMIT_UNENFORCEABLE",
@@ -75,12 +93,17 @@ export function cpuRequestOf(cpuWeight: number): number {
   return Math.round((cpuWeight * 1_000) / 1_024);
 }
 
-/** The limits that can change live. A request of one CPU weighs 1024 shares, as everywhere. */
+/** What a request of CPU weighs under contention: one CPU is 1024 shares, as everywhere. */
+export function sharesOf(cpuRequestMillis: number): number {
+  const shares = Math.round((cpuRequestMillis * 1_024) / 1_000);
+  return Math.min(mostShares, Math.max(leastShares, shares));
+}
+
+/** The limits that can change live. */
 export function liveLimits(resources: Resources): LiveLimits {
-  const shares = Math.round((resources.cpuRequestMillis * 1_024) / 1_000);
   return {
     cpuMillis: resources.cpuMillis,
-    cpuWeight: Math.min(mostShares, Math.max(leastShares, shares)),
+    cpuWeight: sharesOf(resources.cpuRequestMillis),
     memoryBytes: resources.memoryBytes,
     pids: resources.pids,
   };

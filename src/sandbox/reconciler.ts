@@ -35,6 +35,8 @@ export interface ReconcilerOptions {
   readonly isDeleted: (instance: string) => boolean;
   readonly pullImages: boolean;
   readonly concurrentStarts: number;
+  /** Has the cgroups above a tenant's sandboxes hold. Rejects with LIMIT_UNENFORCEABLE. */
+  readonly holdTenant: (tenant: string) => Promise<void>;
   readonly log: Log;
 }
 

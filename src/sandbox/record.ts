@@ -208,6 +208,8 @@ export interface SandboxRecord {
   readonly instance: string;
   readonly tenant: string;
   readonly uid: number;
+  /** Whether its container is below the tenant's cgroup. Absent in records of earlier releases, which had none. */
+  readonly isInTenantCgroup?: true;
   readonly spec: Spec;
   /** Of the request as the caller made it: the same request again means the same sandbox. */
   readonly requestHash: string;

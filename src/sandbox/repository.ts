@@ -2,6 +2,7 @@
 // tells it, and those who wait for a sandbox are told after the commit. What was committed is on disk a moment later.
 
 import type { Store, Transaction } from "../store/store.ts";
+import type { TenantRecord } from "../tenant/record.ts";
 import { type Actor, completed, type SandboxRecord } from "./record.ts";
 
 /** Kinds of events of a sandbox; mirrors `sandboxd.v1.EventType`. */
@@ -62,7 +63,8 @@ export interface DrainPlan {
 export type EventDocument =
   | { readonly type: SandboxEventType; readonly sandbox: SandboxRecord }
   | { readonly type: "HOST_CONDITION_CHANGED"; readonly condition: ConditionFacts }
-  | { readonly type: "HOST_SCHEDULE_CHANGED"; readonly schedule: Schedule & { readonly remaining: number } };
+  | { readonly type: "HOST_SCHEDULE_CHANGED"; readonly schedule: Schedule & { readonly remaining: number } }
+  | { readonly type: "TENANT_CHANGED" | "TENANT_DELETED"; readonly tenant: TenantRecord };
 
 type SandboxEvent = Extract<EventDocument, { readonly sandbox: SandboxRecord }>;
 
@@ -76,8 +78,8 @@ export interface Repository {
   all(): readonly SandboxRecord[];
   /** Writes the record and its event. With `before`, in the same transaction. */
   put(record: SandboxRecord, event: SandboxEventType): void;
-  /** Inserts what `make` returns, in one transaction with what it writes. */
-  insert(make: (transaction: Transaction) => SandboxRecord): SandboxRecord;
+  /** Writes a new record and its first event. */
+  insert(record: SandboxRecord): void;
   /** Forgets the sandbox; `record` is what its last event tells. */
   remove(record: SandboxRecord): void;
   /** Resolves once every change so far survives a loss of power. */
@@ -131,14 +133,9 @@ export function createRepository(store: Store): Repository {
       store.transact((transaction) => write(transaction, record, event));
       changed(record.id, record);
     },
-    insert(make) {
-      const record = store.transact((transaction) => {
-        const made = make(transaction);
-        write(transaction, made, "SANDBOX_CREATED");
-        return made;
-      });
+    insert(record) {
+      store.transact((transaction) => write(transaction, record, "SANDBOX_CREATED"));
       changed(record.id, record);
-      return record;
     },
     remove(record) {
       store.transact((transaction) => {

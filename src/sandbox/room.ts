@@ -1,37 +1,56 @@
-// The room that is left on the host, updates under way included.
+// The room that is left on the host and in a tenant's quota, updates under way included. All levels are looked at in one step.
 
-import { admit, type Capacity, larger, type Promised, promised } from "./admission.ts";
-import type { Resources, SandboxRecord } from "./record.ts";
+import { promisedTo, quotaViolations } from "../tenant/quota.ts";
+import type { Quota } from "../tenant/record.ts";
+import { type Capacity, hostViolations, larger, promised, refuseIfAny } from "./admission.ts";
+import { holdsCapacity, type Resources, type SandboxRecord } from "./record.ts";
 import type { Repository } from "./repository.ts";
 
 export interface Room {
-  /** @throws SandboxdError HOST_CAPACITY_EXCEEDED unless a new sandbox with these resources fits. */
-  admitNew(resources: Resources): void;
+  /** @throws SandboxdError TENANT_QUOTA_EXCEEDED or HOST_CAPACITY_EXCEEDED unless a new sandbox with these resources fits. */
+  admitNew(tenant: string, resources: Resources): void;
   /** The same for one that is there and is to run; with `resources` in place of its own, if given. */
   admit(record: SandboxRecord, resources?: Resources): void;
   /** Sets aside what an update asks for while it goes on. */
   during<T>(id: string, resources: Resources, update: () => Promise<T>): Promise<T>;
 }
 
-export function createRoom(repository: Repository, capacity: Capacity): Room {
+export interface RoomOptions {
+  readonly repository: Repository;
+  readonly capacity: Capacity;
+  readonly quotaOf: (tenant: string) => Quota;
+}
+
+export function createRoom({ repository, capacity, quotaOf }: RoomOptions): Room {
   /** What updates under way ask for: it counts already, so that nothing else is admitted into the same room. */
   const updating = new Map<string, Resources>();
 
   const resourcesOf = ({ id, spec }: SandboxRecord): Resources =>
     larger(spec.resources, updating.get(id) ?? spec.resources);
 
-  function promisedNow(except?: string): Promised {
-    if (updating.size === 0) return promised(repository.all(), except);
-    const counted = repository.all().map((record) => ({
-      ...record,
-      spec: { ...record.spec, resources: resourcesOf(record) },
-    }));
-    return promised(counted, except);
+  /** All sandboxes but one, each with what it has or is about to have. */
+  function others(except?: string): readonly SandboxRecord[] {
+    const rest = except === undefined ? repository.all() : repository.all().filter(({ id }) => id !== except);
+    if (updating.size === 0) return rest;
+    return rest.map((record) => ({ ...record, spec: { ...record.spec, resources: resourcesOf(record) } }));
+  }
+
+  function admit(tenant: string, asked: Resources, record?: SandboxRecord): void {
+    const counted = others(record?.id);
+    const ofTenant = promisedTo(counted.filter((other) => other.tenant === tenant));
+    const held = record !== undefined && holdsCapacity(record) ? resourcesOf(record) : undefined;
+    refuseIfAny(
+      [
+        ...quotaViolations(asked, ofTenant, quotaOf(tenant), record && { held }),
+        ...hostViolations(asked, promised(counted), capacity, held),
+      ],
+      tenant,
+    );
   }
 
   return {
-    admitNew: (resources) => admit(resources, promisedNow(), capacity),
-    admit: (record, resources = resourcesOf(record)) => admit(resources, promisedNow(record.id), capacity),
+    admitNew: (tenant, resources) => admit(tenant, resources),
+    admit: (record, resources = resourcesOf(record)) => admit(record.tenant, resources, record),
     async during(id, resources, update) {
       updating.set(id, resources);
       try {

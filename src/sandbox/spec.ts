@@ -4,6 +4,8 @@
 import { createHash } from "node:crypto";
 import type { Config } from "../config/config.ts";
 import { type FieldViolation, SandboxdError } from "../errors.ts";
+import { checkRange, leastRequest, rangeNames, within } from "../tenant/limit-range.ts";
+import type { LimitRange } from "../tenant/record.ts";
 import { effectiveLife, type LifeRequest, lifeViolations } from "./life-spec.ts";
 import type { Resources, Spec } from "./record.ts";
 
@@ -27,8 +29,16 @@ const reservedLabelPrefix = "sandboxd.";
 const defaultStopGraceMs = 10_000;
 const writableDir = "/tmp";
 
-/** @throws SandboxdError TEMPLATE_NOT_FOUND, or INVALID_FIELD naming every field that breaks a rule. */
-export function effectiveSpec(request: SpecRequest, rules: Rules): Spec {
+/** The tenant that asks, and what it lets a sandbox have. */
+export interface Asker {
+  readonly tenant: string;
+  readonly limitRange: LimitRange;
+}
+
+/**
+ * @throws SandboxdError TEMPLATE_NOT_FOUND, INVALID_FIELD naming every field that breaks a rule, or LIMIT_RANGE_VIOLATED.
+ */
+export function effectiveSpec(request: SpecRequest, rules: Rules, asker: Asker): Spec {
   const template = Object.hasOwn(rules.templates, request.template)
     ? rules.templates[request.template]
     : undefined;
@@ -53,7 +63,7 @@ export function effectiveSpec(request: SpecRequest, rules: Rules): Spec {
     env: { ...template?.env, ...request.env },
     workingDir: request.workingDir || (template?.workingDir ?? writableDir),
     labels: { ...template?.labels, ...request.labels },
-    resources: effectiveResources(request.resources, template?.resources ?? {}, rules),
+    resources: effectiveResources(request.resources, template?.resources ?? {}, rules, asker.limitRange),
     networkMode: "NONE",
     stopGraceMs: request.stopGraceMs ?? template?.stopGraceMs ?? defaultStopGraceMs,
     ...effectiveLife(request, template === undefined ? {} : lifeOfTemplate(template)),
@@ -63,15 +73,22 @@ export function effectiveSpec(request: SpecRequest, rules: Rules): Spec {
     ...lifeViolations(spec),
     ...resourceViolations(spec.resources, rules.limits),
   ]);
+  checkRange(spec.resources, asker.limitRange, asker.tenant);
   return spec;
 }
 
 /**
- * The resources with some of them changed, under the same rules. A request that is not named shrinks with its limit.
+ * The resources with some of them changed, under the same rules; of the limit range only what the change names. A request that is
+ * not named shrinks with its limit.
  *
- * @throws SandboxdError INVALID_FIELD.
+ * @throws SandboxdError INVALID_FIELD or LIMIT_RANGE_VIOLATED.
  */
-export function changedResources(present: Resources, change: Partial<Resources>, rules: Rules): Resources {
+export function changedResources(
+  present: Resources,
+  change: Partial<Resources>,
+  rules: Rules,
+  asker: Asker,
+): Resources {
   const cpuMillis = change.cpuMillis ?? present.cpuMillis;
   const memoryBytes = change.memoryBytes ?? present.memoryBytes;
   const resources = {
@@ -83,6 +100,8 @@ export function changedResources(present: Resources, change: Partial<Resources>,
   // the sizes of /tmp and /dev/shm are fixed, and what is in them counts as memory in any case
   const isFixed = (field: string) => field.endsWith(".tmpfs_bytes") || field.endsWith(".shm_bytes");
   throwIfAny(resourceViolations(resources, rules.limits).filter(({ field }) => !isFixed(field)));
+  const isNamed = (key: string): key is keyof typeof rangeNames => Object.hasOwn(rangeNames, key);
+  checkRange(resources, asker.limitRange, asker.tenant, Object.keys(change).filter(isNamed));
   return resources;
 }
 
@@ -148,24 +167,48 @@ function effectiveResources(
   asked: Partial<Resources>,
   template: Partial<TemplateResources>,
   { defaults, capacity }: Rules,
+  range: LimitRange,
 ): Resources {
   const { blockIo: templateIo, ...templateLimits } = template;
-  const base = { ...defaults, ...defined(templateLimits), ...defined(asked) };
+  const asserted = { ...defined(templateLimits), ...defined(asked) };
+  const named = { ...range.defaults, ...asserted };
   const blockIo = { ...defined(templateIo ?? {}), ...defined(asked.blockIo ?? {}) };
-  const isSet = (key: "tmpfsBytes" | "shmBytes") =>
-    asked[key] !== undefined || templateLimits[key] !== undefined;
+  /** As somebody named it, or the host's default as far as the tenant's range allows that. */
+  const amountOf = (key: keyof typeof defaults & keyof typeof rangeNames) =>
+    named[key] ?? within(range, key, defaults[key]);
+  const cpuMillis = amountOf("cpuMillis");
+  const memoryBytes = amountOf("memoryBytes");
+  /** The tenant's default, or the share that overcommitment leaves of the limit, as far as the tenant's range allows that. */
+  const requestOf = (
+    key: "cpuRequestMillis" | "memoryRequestBytes",
+    limit: number,
+    overcommit: number,
+    ratio: number | undefined,
+  ) => {
+    const usual = range.defaults[key] ?? within(range, key, Math.ceil(limit / overcommit));
+    return asserted[key] ?? Math.min(limit, Math.max(usual, leastRequest(limit, ratio)));
+  };
+  // a default that does not fit into the memory asked for is no reason to refuse it
+  const sizeOf = (key: "tmpfsBytes" | "shmBytes") =>
+    asked[key] !== undefined || templateLimits[key] !== undefined
+      ? amountOf(key)
+      : Math.min(amountOf(key), memoryBytes);
   return {
-    cpuMillis: base.cpuMillis,
-    cpuRequestMillis: base.cpuRequestMillis ?? Math.ceil(base.cpuMillis / capacity.cpuOvercommit),
-    memoryBytes: base.memoryBytes,
-    memoryRequestBytes: base.memoryRequestBytes ?? Math.ceil(base.memoryBytes / capacity.memoryOvercommit),
-    pids: base.pids,
-    openFiles: base.openFiles,
-    // a default that does not fit into the memory asked for is no reason to refuse it
-    tmpfsBytes: isSet("tmpfsBytes") ? base.tmpfsBytes : Math.min(base.tmpfsBytes, base.memoryBytes),
-    tmpfsInodes: base.tmpfsInodes,
-    shmBytes: isSet("shmBytes") ? base.shmBytes : Math.min(base.shmBytes, base.memoryBytes),
-    logBytes: base.logBytes,
+    cpuMillis,
+    cpuRequestMillis: requestOf("cpuRequestMillis", cpuMillis, capacity.cpuOvercommit, range.maxRatio.cpu),
+    memoryBytes,
+    memoryRequestBytes: requestOf(
+      "memoryRequestBytes",
+      memoryBytes,
+      capacity.memoryOvercommit,
+      range.maxRatio.memory,
+    ),
+    pids: amountOf("pids"),
+    openFiles: amountOf("openFiles"),
+    tmpfsBytes: sizeOf("tmpfsBytes"),
+    tmpfsInodes: amountOf("tmpfsInodes"),
+    shmBytes: sizeOf("shmBytes"),
+    logBytes: amountOf("logBytes"),
     ...(Object.keys(blockIo).length === 0 ? {} : { blockIo }),
   };
 }

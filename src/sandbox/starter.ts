@@ -31,6 +31,8 @@ export interface StarterOptions {
   /** Records a transition. */
   readonly settle: (record: SandboxRecord, settlement: Settlement) => SandboxRecord;
   readonly touches: Touches;
+  /** Has the cgroups above a tenant's sandboxes hold. Rejects with LIMIT_UNENFORCEABLE. */
+  readonly holdTenant: (tenant: string) => Promise<void>;
   readonly log: Log;
 }
 
@@ -195,9 +197,10 @@ export function createStarter(options: StarterOptions): Starter {
         async () => {
           const accepted = repository.get(id);
           if (accepted?.wanted !== "RUNNING") return false;
-          // the intent is on disk before the engine is asked for anything that lasts
+          // the intent is on disk, and the tenant held, before the engine is asked for anything that lasts
           const [record] = await Promise.all([
             existing === undefined ? withImage(accepted) : bound(accepted, existing),
+            options.holdTenant(accepted.tenant),
             repository.durable(),
           ]);
           const running = await slots.run(async () => {

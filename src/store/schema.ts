@@ -14,4 +14,15 @@ export const migrations: readonly string[] = [
     document TEXT NOT NULL
   ) STRICT;
   `,
+  // Tenants are more than their uids. A uid stays its tenant's when that is deleted, as long as there are others.
+  `
+  ALTER TABLE tenants RENAME TO uids;
+  ALTER TABLE uids ADD COLUMN released_ms INTEGER;
+  CREATE TABLE tenants (name TEXT PRIMARY KEY, document TEXT NOT NULL) STRICT;
+  INSERT INTO tenants
+    SELECT name, json_object(
+      'name', name, 'uid', uid, 'generation', 1,
+      'createdAtMs', unixepoch() * 1000, 'updatedAtMs', unixepoch() * 1000
+    ) FROM uids;
+  `,
 ];

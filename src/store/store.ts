@@ -1,4 +1,4 @@
-// What lasts: documents of sandboxes, uids of tenants, tombstones, the event log, and small facts, changed in
+// What lasts: documents of sandboxes and of tenants, tenants' uids, tombstones, the event log, and small facts, changed in
 // transactions only. Knows nothing of what the documents mean.
 
 import { randomUUID } from "node:crypto";
@@ -22,7 +22,13 @@ export interface Transaction {
   /** Forgets the row and remembers that this instance was deleted. */
   removeSandbox(id: string, instance: string): void;
   appendEvent(timeMs: number, document: string): number;
-  /** The tenant's uid, or the lowest of the range that no tenant has. Undefined when the range is used up. */
+  putTenant(name: string, document: string): void;
+  /** Forgets the tenant; its uid is the last to be given to another. */
+  removeTenant(name: string): void;
+  /**
+   * The tenant's uid, also if it was removed meanwhile; else the lowest of the range that was never given, or the one that was
+   * released longest ago. Undefined when the range is used up.
+   */
   uidOf(tenant: string, range: { readonly first: number; readonly last: number }): number | undefined;
   /** Notes a uid that a tenant is known to have. */
   claimUid(tenant: string, uid: number): void;
@@ -36,6 +42,7 @@ export interface Store {
   readonly setAside: string | undefined;
   readonly events: EventLog;
   sandboxDocuments(): readonly string[];
+  tenantDocuments(): readonly string[];
   isTombstone(instance: string): boolean;
   meta(key: string): string | undefined;
   /**
@@ -85,18 +92,30 @@ export function storeOver(
   const removeSandbox = db.prepare("DELETE FROM sandboxes WHERE id = ?");
   const putTombstone = db.prepare("INSERT OR REPLACE INTO tombstones VALUES (?, ?)");
   const getTombstone = db.prepare("SELECT 1 FROM tombstones WHERE instance = ?");
-  const getUid = db.prepare("SELECT uid FROM tenants WHERE name = ?");
-  const putUid = db.prepare("INSERT INTO tenants VALUES (?, ?)");
-  const claimUid = db.prepare("INSERT INTO tenants VALUES (?, ?) ON CONFLICT DO NOTHING");
+  const putTenant = db.prepare(
+    "INSERT INTO tenants VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET document = excluded.document",
+  );
+  const removeTenant = db.prepare("DELETE FROM tenants WHERE name = ?");
+  const getUid = db.prepare("UPDATE uids SET released_ms = NULL WHERE name = ? RETURNING uid");
+  const putUid = db.prepare("INSERT INTO uids (name, uid) VALUES (?, ?)");
+  const claimUid = db.prepare("INSERT INTO uids (name, uid) VALUES (?, ?) ON CONFLICT DO NOTHING");
+  const releaseUid = db.prepare("UPDATE uids SET released_ms = ? WHERE name = ?");
   // the range's first if free, else the lowest whose predecessor is taken and that is itself free
   const nextUid = db.prepare(`
-    SELECT ?1 AS uid WHERE NOT EXISTS (SELECT 1 FROM tenants WHERE uid = ?1)
+    SELECT ?1 AS uid WHERE NOT EXISTS (SELECT 1 FROM uids WHERE uid = ?1)
     UNION ALL
-    SELECT min(t.uid + 1) FROM tenants t
-    WHERE t.uid >= ?1 AND t.uid < ?2 AND NOT EXISTS (SELECT 1 FROM tenants u WHERE u.uid = t.uid + 1)
+    SELECT min(t.uid + 1) FROM uids t
+    WHERE t.uid >= ?1 AND t.uid < ?2 AND NOT EXISTS (SELECT 1 FROM uids u WHERE u.uid = t.uid + 1)
     LIMIT 1`);
+  const takeReleased = db.prepare(`
+    DELETE FROM uids WHERE name = (
+      SELECT name FROM uids WHERE released_ms IS NOT NULL AND uid BETWEEN ?1 AND ?2
+      ORDER BY released_ms, uid LIMIT 1
+    ) RETURNING uid`);
   const events = createEventLog(db, eventRetention);
 
+  const documents = (query: string) =>
+    (db.prepare(query).all() as { document: string }[]).map(({ document }) => document);
   const meta = (key: string) => (getMeta.get(key) as { value: string } | undefined)?.value;
   let epoch = meta("epoch");
   if (epoch === undefined) {
@@ -120,10 +139,16 @@ export function storeOver(
       putTombstone.run(instance, Date.now());
     },
     appendEvent: (timeMs, document) => events.append(timeMs, document),
+    putTenant: (name, document) => void putTenant.run(name, document),
+    removeTenant(name) {
+      removeTenant.run(name);
+      releaseUid.run(Date.now(), name);
+    },
     uidOf(tenant, { first, last }) {
       const known = getUid.get(tenant) as { uid: number } | undefined;
       if (known !== undefined) return known.uid;
-      const free = (nextUid.get(first, last) as { uid: number | null } | undefined)?.uid ?? undefined;
+      const unused = (nextUid.get(first, last) as { uid: number | null } | undefined)?.uid;
+      const free = unused ?? (takeReleased.get(first, last) as { uid: number } | undefined)?.uid;
       if (free !== undefined) putUid.run(tenant, free);
       return free;
     },
@@ -151,10 +176,8 @@ export function storeOver(
     epoch,
     setAside,
     events,
-    sandboxDocuments: () =>
-      (db.prepare("SELECT document FROM sandboxes ORDER BY id").all() as { document: string }[]).map(
-        (row) => row.document,
-      ),
+    sandboxDocuments: () => documents("SELECT document FROM sandboxes ORDER BY id"),
+    tenantDocuments: () => documents("SELECT document FROM tenants ORDER BY name"),
     isTombstone: (instance) => getTombstone.get(instance) !== undefined,
     meta,
     transact,

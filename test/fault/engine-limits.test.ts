@@ -10,11 +10,11 @@ import { engineObstacle, sharedEngine } from "../harness/engine.ts";
 import { type EngineDoor, openDoor } from "../harness/engine-door.ts";
 import {
   eventually,
+  type LocalHost,
   present,
   refusalOf,
   sleeping,
   startHost,
-  type TestHost,
   whereIs,
 } from "../harness/sandboxes.ts";
 
@@ -30,7 +30,7 @@ describe.skipIf(engineObstacle !== undefined)(
   `limits at a bad engine (${engineObstacle ?? "engine"})`,
   () => {
     let door: EngineDoor;
-    let host: TestHost;
+    let host: LocalHost;
     let dataRoot: string;
     beforeAll(async () => {
       door = await openDoor(sharedEngine());
@@ -50,13 +50,7 @@ describe.skipIf(engineObstacle !== undefined)(
     /** A file of the sandbox's cgroup. */
     const kernelFile = ({ status }: Sandbox, controller: string, name: string) =>
       readFileSync(
-        join(
-          "/sys/fs/cgroup",
-          ...(isUnified ? [] : [controller]),
-          host.daemon.cgroupParent,
-          present(status).containerId,
-          name,
-        ),
+        join("/sys/fs/cgroup", ...(isUnified ? [] : [controller]), host.cgroupOf(present(status)), name),
         "utf8",
       ).trim();
     const weightOf = (sandbox: Sandbox) =>

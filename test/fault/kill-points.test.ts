@@ -13,13 +13,13 @@ import { type EngineDoor, openDoor, type Point } from "../harness/engine-door.ts
 import { type EventWitness, witnessEvents } from "../harness/events.ts";
 import {
   eventually,
+  type LocalHost,
   mebibyte,
   present,
   refusalOf,
   sleeping,
   specOf,
   startHost,
-  type TestHost,
   tenant,
   whereIs,
 } from "../harness/sandboxes.ts";
@@ -56,7 +56,7 @@ describe.skipIf(engineObstacle !== undefined)(
   () => {
     let door: EngineDoor;
     let witness: EventWitness;
-    let host: TestHost;
+    let host: LocalHost;
     let count = 0;
     beforeAll(async () => {
       door = await openDoor(sharedEngine());
@@ -156,8 +156,7 @@ describe.skipIf(engineObstacle !== undefined)(
     function held({ status }: Sandbox): Limits {
       const read = (controller: string, file: string) => {
         const folder = isUnified ? "" : controller;
-        const { containerId } = present(status);
-        const path = join("/sys/fs/cgroup", folder, host.daemon.cgroupParent, containerId, file);
+        const path = join("/sys/fs/cgroup", folder, host.cgroupOf(present(status)), file);
         return Number(readFileSync(path, "utf8"));
       };
       return {

@@ -12,12 +12,12 @@ import { type EventWitness, witnessEvents } from "../harness/events.ts";
 import {
   eventually,
   isIn,
+  type LocalHost,
   present,
   refusalOf,
   sleeping,
   specOf,
   startHost,
-  type TestHost,
   tenant,
   whereIs,
 } from "../harness/sandboxes.ts";
@@ -38,7 +38,7 @@ describe.skipIf(obstacle !== undefined)(
   `a sandbox whose processes are in state D (${obstacle ?? "engine"})`,
   () => {
     let witness: EventWitness;
-    let host: TestHost;
+    let host: LocalHost;
     /** The engine knows nothing of it, and so cannot let go what is in it. */
     let freezer: Cgroup;
     beforeEach(async () => {
@@ -57,8 +57,7 @@ describe.skipIf(obstacle !== undefined)(
 
     /** Puts all its processes into state D. Returns their ids. */
     async function freeze({ status }: Sandbox): Promise<readonly string[]> {
-      const { cgroupParent } = host.daemon;
-      const cgroup = join("/sys/fs/cgroup/pids", cgroupParent, present(status).containerId);
+      const cgroup = join("/sys/fs/cgroup/pids", host.cgroupOf(present(status)));
       const pids = readFileSync(join(cgroup, "cgroup.procs"), "latin1").trim().split("\n");
       for (const pid of pids) freezer.write("cgroup.procs", pid);
       freezer.write("freezer.state", "FROZEN");

@@ -11,9 +11,11 @@ import {
   type SandboxSpec,
   type SandboxSpecSchema,
   SandboxState,
+  type SandboxStatus,
   TransitionReason,
 } from "../../gen/sandboxd/v1/sandbox_pb.ts";
 import { SandboxService } from "../../gen/sandboxd/v1/sandbox_service_pb.ts";
+import { TenantService } from "../../gen/sandboxd/v1/tenant_service_pb.ts";
 import { type Daemon, type DaemonOptions, startDaemon } from "./daemon.ts";
 import { baseImage, sharedEngine } from "./engine.ts";
 
@@ -35,6 +37,7 @@ export interface TestHost<D extends Callable = Daemon> {
   readonly sandboxes: Client<typeof SandboxService>;
   readonly host: Client<typeof HostService>;
   readonly events: Client<typeof EventService>;
+  readonly tenants: Client<typeof TenantService>;
   readonly docker: Docker;
   /** All containers that carry this host's label, whatever their state. */
   containers(): Promise<readonly Docker.ContainerInfo[]>;
@@ -47,8 +50,18 @@ export interface TestHost<D extends Callable = Daemon> {
   output(id: string): Promise<string>;
 }
 
-export async function startHost(options: DaemonOptions = {}): Promise<TestHost> {
-  return testHost(await startDaemon(options), options.engine ?? sharedEngine());
+/** A daemon of this machine, whose engine drives cgroups by itself. */
+export interface LocalHost extends TestHost {
+  /** The path of a sandbox's cgroup in each hierarchy, as its status tells: below its tenant's, below that of all. */
+  cgroupOf(status: SandboxStatus): string;
+}
+
+export async function startHost(options: DaemonOptions = {}): Promise<LocalHost> {
+  const daemon = await startDaemon(options);
+  return {
+    ...testHost(daemon, options.engine ?? sharedEngine()),
+    cgroupOf: ({ uid, containerId }) => `${daemon.cgroupParent}/${uid}/${containerId}`,
+  };
 }
 
 /** The clients of a daemon that serves, and its engine's. */
@@ -66,6 +79,7 @@ export function testHost<D extends Callable>(
     sandboxes,
     host: daemon.client(HostService),
     events: daemon.client(EventService),
+    tenants: daemon.client(TenantService),
     containers: () =>
       docker.listContainers({
         all: true,

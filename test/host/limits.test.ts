@@ -69,7 +69,7 @@ describe.skipIf(isGuestMissing)("on cgroup v2 with the systemd driver", () => {
     );
     expect(whereIs(sandbox)).toEqual({ state: "RUNNING", reason: "PROGRESS" });
     expect(await cgroupOf(sandbox)).toBe(
-      `/sys/fs/cgroup/sandboxd.slice/docker-${sandbox.status?.containerId}.scope`,
+      `/sys/fs/cgroup/sandboxd.slice/sandboxd-${sandbox.status?.uid}.slice/docker-${sandbox.status?.containerId}.scope`,
     );
     const files = ["memory.max", "memory.swap.max", "cpu.max", "cpu.weight", "pids.max", "io.max"] as const;
     const device = (await host.guest.run("lsblk -ndo MAJ:MIN $(findmnt -no SOURCE /var/lib/docker)")).trim();

@@ -35,6 +35,7 @@ describe.skipIf(engineObstacle !== undefined)(`a host (${engineObstacle ?? "engi
       "init",
       "log_driver",
       "conditions",
+      "tenant_cgroups",
       "descriptors",
       "http_probe",
     ]) {

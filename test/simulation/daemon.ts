@@ -1,6 +1,7 @@
 // One life of the daemon: the real parts of src/sandbox, src/store and src/host, put together as src/daemon.ts does, on a model
 // engine and a model disk.
 
+import { tenantRulesOf } from "../../src/daemon-config.ts";
 import type { Runtime } from "../../src/engine/runtime.ts";
 import { createHost, type Host } from "../../src/host/host.ts";
 import { createScheduling, type Scheduling } from "../../src/host/schedule.ts";
@@ -14,6 +15,7 @@ import { createRepository, type Repository } from "../../src/sandbox/repository.
 import { createSweeper } from "../../src/sandbox/sweeper.ts";
 import type { Vitals, Watch } from "../../src/sandbox/watch.ts";
 import { type Medium, type Store, storeOver } from "../../src/store/store.ts";
+import { createTenants } from "../../src/tenant/tenants.ts";
 import {
   capacity,
   concurrentStarts,
@@ -97,9 +99,19 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     isDeleted: (instance) => store.isTombstone(instance),
     pullImages: true,
     concurrentStarts,
+    holdTenant: async () => undefined,
     log,
   });
   closers.push(() => reconciler.close());
+  const tenants = createTenants({
+    store,
+    repository,
+    rules: () => tenantRulesOf(config),
+    hold: async () => undefined,
+    deleteSandbox: (id, actor) => void manager.delete(id, { actor }).catch(() => undefined),
+    log,
+  });
+  closers.push(() => tenants.close());
   const kick = (id: string) => reconciler.kick(id);
   const sweeper = createSweeper({ repository, clock, kick, periodMs: sweepMs });
   closers.push(() => sweeper.close());
@@ -122,7 +134,8 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     bootId,
     relistPeriodMs,
     orphanGraceMs,
-    adopt: (id) => void watched.add(id),
+    adopt: ({ id }) => void watched.add(id),
+    adoptTenant: tenants.adopt,
     onHealth: (health) => host.engineIs(health),
     log,
   });
@@ -138,6 +151,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     runtime,
     config: () => config,
     capacity,
+    tenants,
     host: () => host.usable(),
     assertOpen: () => scheduling.assertSchedulable(),
     clock,

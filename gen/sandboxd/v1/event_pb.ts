@@ -10,13 +10,15 @@ import type { HostCondition, HostSchedule } from "./host_pb.ts";
 import { file_sandboxd_v1_host } from "./host_pb.ts";
 import type { Sandbox } from "./sandbox_pb.ts";
 import { file_sandboxd_v1_sandbox } from "./sandbox_pb.ts";
+import type { Tenant } from "./tenant_pb.ts";
+import { file_sandboxd_v1_tenant } from "./tenant_pb.ts";
 import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file sandboxd/v1/event.proto.
  */
 export const file_sandboxd_v1_event: GenFile = /*@__PURE__*/
-  fileDesc("ChdzYW5kYm94ZC92MS9ldmVudC5wcm90bxILc2FuZGJveGQudjEikAIKBUV2ZW50EhAKCHNlcXVlbmNlGAEgASgDEigKBHRpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiQKBHR5cGUYAyABKA4yFi5zYW5kYm94ZC52MS5FdmVudFR5cGUSEgoKc2FuZGJveF9pZBgEIAEoCRIOCgZ0ZW5hbnQYBSABKAkSJQoHc2FuZGJveBgGIAEoCzIULnNhbmRib3hkLnYxLlNhbmRib3gSLQoJY29uZGl0aW9uGAcgASgLMhouc2FuZGJveGQudjEuSG9zdENvbmRpdGlvbhIrCghzY2hlZHVsZRgIIAEoCzIZLnNhbmRib3hkLnYxLkhvc3RTY2hlZHVsZSqcAwoJRXZlbnRUeXBlEhoKFkVWRU5UX1RZUEVfVU5TUEVDSUZJRUQQABIeChpFVkVOVF9UWVBFX1NBTkRCT1hfQ1JFQVRFRBABEiQKIEVWRU5UX1RZUEVfU0FOREJPWF9TVEFURV9DSEFOR0VEEAISHgoaRVZFTlRfVFlQRV9TQU5EQk9YX1VQREFURUQQAxIeChpFVkVOVF9UWVBFX1NBTkRCT1hfREVMRVRFRBAEEhoKFkVWRU5UX1RZUEVfU0FOREJPWF9PT00QBRIfChtFVkVOVF9UWVBFX1NBTkRCT1hfRVhQSVJJTkcQBhIeChpFVkVOVF9UWVBFX1NBTkRCT1hfUkVORVdFRBAHEiUKIUVWRU5UX1RZUEVfU0FOREJPWF9IRUFMVEhfQ0hBTkdFRBAIEhwKGEVWRU5UX1RZUEVfU0FOREJPWF9TVFVDSxAJEiUKIUVWRU5UX1RZUEVfSE9TVF9DT05ESVRJT05fQ0hBTkdFRBAUEiQKIEVWRU5UX1RZUEVfSE9TVF9TQ0hFRFVMRV9DSEFOR0VEEBViBnByb3RvMw", [file_google_protobuf_timestamp, file_sandboxd_v1_host, file_sandboxd_v1_sandbox]);
+  fileDesc("ChdzYW5kYm94ZC92MS9ldmVudC5wcm90bxILc2FuZGJveGQudjEivAIKBUV2ZW50EhAKCHNlcXVlbmNlGAEgASgDEigKBHRpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiQKBHR5cGUYAyABKA4yFi5zYW5kYm94ZC52MS5FdmVudFR5cGUSEgoKc2FuZGJveF9pZBgEIAEoCRIOCgZ0ZW5hbnQYBSABKAkSJQoHc2FuZGJveBgGIAEoCzIULnNhbmRib3hkLnYxLlNhbmRib3gSLQoJY29uZGl0aW9uGAcgASgLMhouc2FuZGJveGQudjEuSG9zdENvbmRpdGlvbhIrCghzY2hlZHVsZRgIIAEoCzIZLnNhbmRib3hkLnYxLkhvc3RTY2hlZHVsZRIqCg10ZW5hbnRfcG9saWN5GAkgASgLMhMuc2FuZGJveGQudjEuVGVuYW50KtoDCglFdmVudFR5cGUSGgoWRVZFTlRfVFlQRV9VTlNQRUNJRklFRBAAEh4KGkVWRU5UX1RZUEVfU0FOREJPWF9DUkVBVEVEEAESJAogRVZFTlRfVFlQRV9TQU5EQk9YX1NUQVRFX0NIQU5HRUQQAhIeChpFVkVOVF9UWVBFX1NBTkRCT1hfVVBEQVRFRBADEh4KGkVWRU5UX1RZUEVfU0FOREJPWF9ERUxFVEVEEAQSGgoWRVZFTlRfVFlQRV9TQU5EQk9YX09PTRAFEh8KG0VWRU5UX1RZUEVfU0FOREJPWF9FWFBJUklORxAGEh4KGkVWRU5UX1RZUEVfU0FOREJPWF9SRU5FV0VEEAcSJQohRVZFTlRfVFlQRV9TQU5EQk9YX0hFQUxUSF9DSEFOR0VEEAgSHAoYRVZFTlRfVFlQRV9TQU5EQk9YX1NUVUNLEAkSJQohRVZFTlRfVFlQRV9IT1NUX0NPTkRJVElPTl9DSEFOR0VEEBQSJAogRVZFTlRfVFlQRV9IT1NUX1NDSEVEVUxFX0NIQU5HRUQQFRIdChlFVkVOVF9UWVBFX1RFTkFOVF9DSEFOR0VEEB4SHQoZRVZFTlRfVFlQRV9URU5BTlRfREVMRVRFRBAfYgZwcm90bzM", [file_google_protobuf_timestamp, file_sandboxd_v1_host, file_sandboxd_v1_sandbox, file_sandboxd_v1_tenant]);
 
 /**
  * One lifecycle fact. It was written to disk, in one transaction with the state it tells, before anyone was told.
@@ -53,7 +55,7 @@ export type Event = Message<"sandboxd.v1.Event"> & {
   sandboxId: string;
 
   /**
-   * Its owner. Empty for events of the host.
+   * Its owner, or the tenant that was changed. Empty for events of the host.
    *
    * @generated from field: string tenant = 5;
    */
@@ -79,6 +81,13 @@ export type Event = Message<"sandboxd.v1.Event"> & {
    * @generated from field: sandboxd.v1.HostSchedule schedule = 8;
    */
   schedule?: HostSchedule | undefined;
+
+  /**
+   * The tenant right after the event, without its status, for TENANT_CHANGED and TENANT_DELETED.
+   *
+   * @generated from field: sandboxd.v1.Tenant tenant_policy = 9;
+   */
+  tenantPolicy?: Tenant | undefined;
 };
 
 /**
@@ -177,6 +186,20 @@ export enum EventType {
    * @generated from enum value: EVENT_TYPE_HOST_SCHEDULE_CHANGED = 21;
    */
   HOST_SCHEDULE_CHANGED = 21,
+
+  /**
+   * A tenant was put, made for its first sandbox, or is being deleted with all that it has.
+   *
+   * @generated from enum value: EVENT_TYPE_TENANT_CHANGED = 30;
+   */
+  TENANT_CHANGED = 30,
+
+  /**
+   * A tenant is gone.
+   *
+   * @generated from enum value: EVENT_TYPE_TENANT_DELETED = 31;
+   */
+  TENANT_DELETED = 31,
 }
 
 /**

@@ -36,6 +36,13 @@ export function conditionFindings(conditions: readonly ConditionFacts[]): readon
   );
 }
 
+/** Whether the kernel holds the totals of tenants and of the host; `problem` is what it refused. */
+export function groupFinding(problem: string | undefined): Finding {
+  return problem === undefined
+    ? ok("tenant_cgroups", "the kernel holds the totals of tenants and of the host")
+    : failed("tenant_cgroups", problem, "make room for it: nothing is started where a total does not hold");
+}
+
 export function descriptorFinding(mostSandboxes: number, limits = "/proc/self/limits"): Finding {
   const soft = /^Max open files\s+(\d+)/m.exec(readFileSync(limits, "utf8"))?.[1];
   const [has, needs] = [Number(soft ?? Infinity), descriptorsPerSandbox * mostSandboxes + descriptorsBesides];

@@ -6,11 +6,13 @@ import type { EngineDiagnosis } from "../../engine/diagnosis.ts";
 import type { Waiting } from "../../engine/runtime.ts";
 import { messageOf } from "../../errors.ts";
 import type { Log } from "../../observe/log.ts";
+import type { Groups } from "../../tenant/groups.ts";
 import type { Host } from "../host.ts";
 import {
   certificateFindings,
   conditionFindings,
   descriptorFinding,
+  groupFinding,
   probeFinding,
   stateFinding,
 } from "./daemon-findings.ts";
@@ -21,6 +23,7 @@ import { kernelFindings } from "./kernel-findings.ts";
 export interface DoctorOptions {
   readonly runtime: { diagnose(options?: Waiting): Promise<EngineDiagnosis> };
   readonly host: Pick<Host, "conditions">;
+  readonly groups: Pick<Groups, "problem">;
   /** As it is now: a reload may have changed it. */
   readonly config: () => Config;
 }
@@ -48,7 +51,7 @@ export async function tellFindings(
   }
 }
 
-export function createDoctor({ runtime, host, config }: DoctorOptions): Doctor {
+export function createDoctor({ runtime, host, groups, config }: DoctorOptions): Doctor {
   async function ofEngine(options: Waiting): Promise<readonly Finding[]> {
     try {
       return engineFindings(await runtime.diagnose(options));
@@ -86,6 +89,7 @@ export function createDoctor({ runtime, host, config }: DoctorOptions): Doctor {
         ...engine,
         ...kernelFindings(),
         stateDirectory,
+        groupFinding(groups.problem()),
         descriptorFinding(capacity.maxSandboxes),
         probe,
         ...certificates,

@@ -13,8 +13,8 @@ import type { Outcome } from "./verdict.ts";
 
 export interface ProbesOptions {
   readonly runtime: Pick<Runtime, "exec">;
-  /** Where the engine puts a container; undefined while it was never reached. */
-  readonly place: (containerId: string) => CgroupPlace | undefined;
+  /** Where the engine puts a sandbox's container; undefined while it was never reached. */
+  readonly place: (record: SandboxRecord) => CgroupPlace | undefined;
   /** Whether the engine is known not to be usable now. */
   readonly isEngineAway: () => boolean;
   /** Does something to a sandbox that is not the sandbox's own activity. */
@@ -52,10 +52,10 @@ export function createProbes({ runtime, place, isEngineAway, unobserved }: Probe
     }
   }
 
-  async function tcp({ containerId }: SandboxRecord, port: number): Promise<Outcome> {
+  async function tcp(record: SandboxRecord, port: number): Promise<Outcome> {
     const isListening = await Promise.all(
       (["net/tcp", "net/tcp6"] as const).map((file) =>
-        opened(containerId, file, (descriptor) => listensOn(descriptor, port)),
+        opened(record, file, (descriptor) => listensOn(descriptor, port)),
       ),
     );
     // without the first table there is no network to look at; the second is absent where the kernel has no IPv6
@@ -65,24 +65,19 @@ export function createProbes({ runtime, place, isEngineAway, unobserved }: Probe
       : failed(`nothing listens on port ${port}`);
   }
 
-  async function http(
-    { containerId }: SandboxRecord,
-    port: number,
-    path: string,
-    trying: Trying,
-  ): Promise<Outcome> {
-    const outcome = await opened(containerId, "ns/net", (network) =>
+  async function http(record: SandboxRecord, port: number, path: string, trying: Trying): Promise<Outcome> {
+    const outcome = await opened(record, "ns/net", (network) =>
       probeHttp({ network, port, path, ...trying }),
     );
     return outcome ?? untried("it has no process");
   }
 
   async function opened<T>(
-    containerId: string,
+    record: SandboxRecord,
     file: Parameters<typeof openNetworkFile>[1],
     use: (descriptor: number) => Promise<T>,
   ): Promise<T | undefined> {
-    const where = place(containerId);
+    const where = place(record);
     const descriptor = where === undefined ? undefined : openNetworkFile(where, file);
     if (descriptor === undefined) return undefined;
     try {

@@ -22,6 +22,16 @@ describe("rules between keys", () => {
       "limits.min.pids, 9, is more than limits.max.pids, 8",
     ],
     [
+      "a tenant's default range that contradicts itself",
+      "[tenants.default.limit_range]\nmin.pids = 9\nmax.pids = 8",
+      "tenants.default.limit_range.min.pids, 9, is more than tenants.default.limit_range.max.pids, 8",
+    ],
+    [
+      "a tenant's default above its greatest",
+      "[tenants.default.limit_range]\ndefault.cpu_request_millis = 9\nmax.cpu_request_millis = 8",
+      "tenants.default.limit_range.default.cpu_request_millis, 9, is more than tenants.default.limit_range.max.cpu_request_millis, 8",
+    ],
+    [
       "a template above the greatest limit",
       "[limits.max]\ncpu_millis = 2000\n[templates.a.resources]\ncpu_millis = 3000",
       "sandboxd.toml:4: templates.a.resources.cpu_millis: templates.a.resources.cpu_millis, 3000, is more than limits.max.cpu_millis, 2000",

@@ -5,6 +5,8 @@ import { environmentName, leavesOf } from "../../../src/config/given.ts";
 import { literal } from "../../../src/config/literal.ts";
 import { blockIoBounds, resourceBounds } from "../../../src/config/resource.ts";
 import { schema } from "../../../src/config/schema.ts";
+import { quotaSection } from "../../../src/config/tenant.ts";
+import { parseSize } from "../../../src/config/unit.ts";
 import { configOf, load, temporaryDirectory, testCertificate, testKey } from "./fixture.ts";
 import { renderReference } from "./reference.ts";
 
@@ -89,6 +91,12 @@ test("every key has a variable of its own", () => {
   expect(new Set(names).size).toBe(names.length);
 });
 
+/** The bounds of a key in plain numbers: "size, 0B to 1024TiB" is "0 to 1125899906842624". */
+function inBytes(allowed: string): string {
+  const bounds = allowed.replace(/^\w+, /, "");
+  return bounds.replace(/\d+[KMGT]?i?B/g, (text) => String(parseSize(text)));
+}
+
 test("bounds and names of resources are the contract's", () => {
   const contract = read("proto/sandboxd/v1/resources.proto");
   const fields =
@@ -101,6 +109,12 @@ test("bounds and names of resources are the contract's", () => {
     key,
     { min, max },
   ]);
+  const quota = read("proto/sandboxd/v1/tenant.proto");
+  const ofQuota = [...quota.matchAll(fields)].map(
+    ([, name, min, max]) => [name, `${min} to ${max}`] as const,
+  );
+  const { fields: keys } = quotaSection("");
+  expect(Object.entries(keys).map(([key, { allowed }]) => [key, inBytes(allowed)])).toEqual(ofQuota);
   const { cpu_request_millis, memory_request_bytes, ...others } = Object.fromEntries(bounds);
   expect(Object.fromEntries(own)).toEqual(others);
   expect([cpu_request_millis, memory_request_bytes]).toEqual([

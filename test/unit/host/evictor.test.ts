@@ -11,7 +11,7 @@ const usedBytes = 2 ** 20;
 
 function hostOf(ids: readonly string[]) {
   const repository = createRepository(temporaryStore());
-  for (const id of ids) repository.insert(() => recordOf({ id, instance: id }));
+  for (const id of ids) repository.insert(recordOf({ id, instance: id }));
   let nowMs = 0;
   let active = new Map<PressureType, Measure>();
   const stopped: string[] = [];

@@ -17,7 +17,7 @@ const atRest = { wanted: "STOPPED", state: "STOPPED" } as const;
 function houseOf(toml: string, records: readonly Partial<SandboxRecord>[] = [], isUsable = true) {
   const store = temporaryStore();
   const repository = createRepository(store);
-  for (const record of records) repository.insert(() => recordOf({ instance: record.id ?? "", ...record }));
+  for (const record of records) repository.insert(recordOf({ instance: record.id ?? "", ...record }));
   let nowMs = startMs;
   let stored: readonly StoredImage[] = [];
   const inUse = new Set<string>();
@@ -131,7 +131,7 @@ describe("sandboxes that have ended", () => {
     const house = houseOf(hour);
     const housekeeping = house.open();
     for (const timeMs of [0, startMs * 2]) {
-      house.repository.insert(() =>
+      house.repository.insert(
         recordOf({ id: `at-${timeMs}`, instance: `at-${timeMs}`, ...atRest, transition: stoppedAt(timeMs) }),
       );
     }
@@ -150,7 +150,7 @@ describe("sandboxes that have ended", () => {
     await housekeeping.tidy();
     expect(house.ids()).toEqual(["ended"]);
     await housekeeping.close();
-    house.repository.insert(() => recordOf({ id: "b", ...atRest, transition: stoppedAt(0) }));
+    house.repository.insert(recordOf({ id: "b", ...atRest, transition: stoppedAt(0) }));
     vi.advanceTimersByTime(600_000);
     await housekeeping.tidy();
     expect(house.ids()).toEqual(["ended"]);

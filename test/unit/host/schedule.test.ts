@@ -17,7 +17,7 @@ afterEach(() => void vi.useRealTimers());
 function hostOf(ids: readonly string[]) {
   const store = temporaryStore();
   const repository = createRepository(store);
-  for (const id of ids) repository.insert(() => recordOf({ id, instance: id }));
+  for (const id of ids) repository.insert(recordOf({ id, instance: id }));
   let nowMs = 1_000_000;
   const stopped: { readonly id: string; readonly why: Why }[] = [];
   const opened: Scheduling[] = [];

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { SandboxdError } from "../../../src/errors.ts";
-import { admit, type Capacity, promised } from "../../../src/sandbox/admission.ts";
+import { type Capacity, hostViolations, promised, refuseIfAny } from "../../../src/sandbox/admission.ts";
 import type { Resources, SandboxRecord } from "../../../src/sandbox/record.ts";
 import { anyResources, recordOf, resources, states } from "./fixture.ts";
 
@@ -29,7 +29,7 @@ const holding = (id: string, change: Partial<Resources> = {}, more: Partial<Sand
 /** The refusal, or undefined if it is admitted. */
 function refusal(asked: Resources, records: readonly SandboxRecord[] = []): SandboxdError | undefined {
   try {
-    admit(asked, promised(records), host);
+    refuseIfAny(hostViolations(asked, promised(records), host), "acme");
     return undefined;
   } catch (error) {
     if (error instanceof SandboxdError) return error;
@@ -47,7 +47,6 @@ test("what is promised is the sum of requests and limits over the sandboxes that
     requests: { cpuMillis: 150, memoryBytes: 120, pids: 17, sandboxes: 2 },
     limits: { cpuMillis: 400, memoryBytes: 300, pids: 17, sandboxes: 2 },
   });
-  expect(promised(records, "a").requests).toEqual({ cpuMillis: 50, memoryBytes: 20, pids: 7, sandboxes: 1 });
   expect(nothing.limits).toEqual({ cpuMillis: 0, memoryBytes: 0, pids: 0, sandboxes: 0 });
 });
 
@@ -143,6 +142,14 @@ test("free is never below zero, even where more is promised than there is", () =
   expect(error?.details.quotas).toMatchObject([{ resource: "pids", promised: 150, free: 0 }]);
 });
 
+test("what a sandbox holds already is not refused, also where less than that would be left", () => {
+  const crowded = promised([holding("a", { pids: 150, memoryRequestBytes: 1_000 })]);
+  expect(hostViolations(small, crowded, host, small)).toEqual([]);
+  expect(hostViolations({ ...small, pids: 11 }, crowded, host, small)).toMatchObject([
+    { resource: "pids", asked: 11, free: 0 },
+  ]);
+});
+
 test("whatever is asked in whatever order, what is admitted never exceeds the host", () => {
   const anyHost = fc
     .record({
@@ -164,7 +171,7 @@ test("whatever is asked in whatever order, what is admitted never exceeds the ho
       const admitted: SandboxRecord[] = [];
       for (const [index, asked] of asks.entries()) {
         try {
-          admit(asked, promised(admitted), capacity);
+          refuseIfAny(hostViolations(asked, promised(admitted), capacity), "acme");
           admitted.push(holding(`s${index}`, asked));
         } catch (error) {
           expect(error).toMatchObject({ reason: "HOST_CAPACITY_EXCEEDED" });

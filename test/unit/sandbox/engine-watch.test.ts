@@ -55,6 +55,7 @@ function watched(change: Partial<Engine> = {}, orphanGraceMs = 0) {
   const removed: string[] = [];
   const health: EngineHealth[] = [];
   const adopted: string[] = [];
+  const tenants: { readonly name: string; readonly uid: number }[] = [];
   const heard: EngineEvent[] = [];
   const runtime = {
     describe: () => engine.describe(),
@@ -93,18 +94,19 @@ function watched(change: Partial<Engine> = {}, orphanGraceMs = 0) {
     bootId,
     relistPeriodMs: 20,
     orphanGraceMs,
-    adopt: (id) => void adopted.push(id),
+    adopt: ({ id }) => void adopted.push(id),
+    adoptTenant: (name, uid) => void tenants.push({ name, uid }),
     onHealth: (one) => health.push(one),
     log: createLog({ level: "fatal" }),
   });
   onTestFinished(() => watch.close());
-  return { watch, engine, store, repository, kicked, lookedAt, removed, adopted, heard, health };
+  return { watch, engine, store, repository, kicked, lookedAt, removed, adopted, tenants, heard, health };
 }
 
 describe("a container that the state doesn't know", () => {
   test("is taken up from its labels, with the limits that it has now, and its tenant's uid", async () => {
     const limits = { cpuMillis: 700, cpuWeight: 2, memoryBytes: 2 ** 27, pids: 99 };
-    const { watch, repository, store, kicked } = watched({
+    const { watch, repository, tenants, kicked } = watched({
       containers: [containerOf({ labels: labelled(), limits })],
     });
     await watch.start();
@@ -118,7 +120,7 @@ describe("a container that the state doesn't know", () => {
       containerId: "c1",
     });
     expect(kicked).toContain("one");
-    expect(store.transact((t) => t.uidOf("acme", { first: 1, last: 9 }))).toBe(20_001);
+    expect(tenants).toEqual([{ name: "acme", uid: 20_001 }]);
   });
 
   test("and that ended is not wanted to run", async () => {
@@ -133,7 +135,7 @@ describe("a container that the state doesn't know", () => {
     const { watch, engine, repository } = watched({ containers: [containerOf({ labels: labelled() })] });
     engine.inspecting = async () => {
       engine.inspecting = async () => undefined;
-      repository.insert(() => recordOf({ instance: "newer", state: "PENDING" }));
+      repository.insert(recordOf({ instance: "newer", state: "PENDING" }));
     };
     await watch.start();
     expect(repository.get("one")?.instance).toBe("newer");
@@ -163,7 +165,7 @@ test("a container of a deleted sandbox of the same id is removed, but only after
   const prompt = watched({ containers }, 50);
   for (const { store, repository, watch } of [patient, prompt]) {
     store.transact((t) => t.removeSandbox("one", "earlier"));
-    repository.insert(() => recordOf());
+    repository.insert(recordOf());
     await watch.start();
   }
   expect(prompt.removed).toEqual([]);
@@ -185,7 +187,7 @@ test.each(["ENGINE_FAILED", "ENGINE_TIMEOUT"] as const)(
       },
     });
     store.transact((t) => t.removeSandbox("gone", "gone"));
-    repository.insert(() => recordOf());
+    repository.insert(recordOf());
     await watch.start();
     await vi.waitFor(() => expect(removed.length).toBeGreaterThan(1));
     expect(adopted).toContain("one");
@@ -197,7 +199,7 @@ test("a container of another sandbox of the same id, whose deletion is not known
   const { watch, repository, removed } = watched({
     containers: [containerOf({ labels: labelled("one", "other") })],
   });
-  repository.insert(() => recordOf());
+  repository.insert(recordOf());
   await watch.start();
   await new Promise((resolve) => setTimeout(resolve, 60));
   expect(removed).toEqual([]);
@@ -208,7 +210,7 @@ test("only sandboxes of which the list shows something else, or that were not lo
   const names = ["same", "unseen", "gone", "paused", "stopped", "revived", "starting"];
   const { watch, engine, repository, kicked, lookedAt, adopted } = watched();
   for (const id of names) if (id !== "unseen") lookedAt.add(id);
-  for (const id of names) repository.insert(() => recordOf({ id, instance: `instance-${id}` }));
+  for (const id of names) repository.insert(recordOf({ id, instance: `instance-${id}` }));
   for (const id of ["stopped", "revived"]) {
     const rested = { wanted: "STOPPED", state: "STOPPED" } as const;
     repository.put(recordOf({ id, instance: `instance-${id}`, ...rested }), "SANDBOX_STATE_CHANGED");

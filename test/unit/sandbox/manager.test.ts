@@ -70,7 +70,7 @@ test("an update that waits for its turn does not meet a later sandbox of its id"
   await removing.reached;
   const updated = manager.update({ id: "one", resources: { pids: 99 }, actor: caller });
   repository.subscribe((id) => {
-    if (repository.get(id) === undefined) repository.insert(() => recordOf({ instance: "another" }));
+    if (repository.get(id) === undefined) repository.insert(recordOf({ instance: "another" }));
   });
   removing.open();
   await expect(updated).rejects.toMatchObject({ reason: "SANDBOX_NOT_FOUND" });

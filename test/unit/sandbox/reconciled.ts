@@ -1,6 +1,7 @@
 // A reconciler and a manager over a real state, and an engine that does at once what it is asked, unless a test says otherwise.
 
 import { onTestFinished } from "vitest";
+import { tenantRulesOf } from "../../../src/daemon-config.ts";
 import type { ContainerPlan } from "../../../src/engine/container-plan.ts";
 import type { Container, Image, Runtime } from "../../../src/engine/runtime.ts";
 import { createLog } from "../../../src/observe/log.ts";
@@ -10,6 +11,7 @@ import { containerName, liveLimits } from "../../../src/sandbox/plan.ts";
 import { createReconciler } from "../../../src/sandbox/reconciler.ts";
 import type { SandboxRecord } from "../../../src/sandbox/record.ts";
 import { createRepository } from "../../../src/sandbox/repository.ts";
+import { createTenants } from "../../../src/tenant/tenants.ts";
 import { configOf } from "../config/fixture.ts";
 import { bootId, containerOf, recordOf, temporaryStore } from "./fixture.ts";
 
@@ -49,7 +51,7 @@ export const containerFor = (record: SandboxRecord, change: Partial<Container> =
 export function reconciled(records: readonly SandboxRecord[] = [recordOf()]) {
   const store = temporaryStore();
   const repository = createRepository(store);
-  for (const record of records) repository.insert(() => record);
+  for (const record of records) repository.insert(record);
   const containers = new Map<string, Container>();
   /** Verbs that change something, with the container that they were for. */
   const done: string[] = [];
@@ -57,6 +59,8 @@ export function reconciled(records: readonly SandboxRecord[] = [recordOf()]) {
     const container = containers.get(id);
     if (container !== undefined) containers.set(id, { ...container, ...to });
   };
+  /** What the kernel says to the cgroups of tenants. */
+  const kernel = { holdTenant: async (_: string): Promise<void> => undefined };
   const engine = {
     inspect: async (idOrName: string) =>
       containers.get(idOrName) ?? [...containers.values()].find(({ name }) => name === idOrName),
@@ -119,6 +123,7 @@ export function reconciled(records: readonly SandboxRecord[] = [recordOf()]) {
     isDeleted: (instance) => store.isTombstone(instance),
     pullImages: true,
     concurrentStarts: 2,
+    holdTenant: (tenant) => kernel.holdTenant(tenant),
     log: createLog({ level: "fatal" }),
   });
   onTestFinished(async () => {
@@ -126,6 +131,15 @@ export function reconciled(records: readonly SandboxRecord[] = [recordOf()]) {
     await reconciler.idle();
   });
   const config = configOf('[images]\nallow = ["*"]');
+  const tenants = createTenants({
+    store,
+    repository,
+    rules: () => tenantRulesOf(config),
+    hold: async () => undefined,
+    deleteSandbox: () => undefined,
+    log: createLog({ level: "fatal" }),
+  });
+  onTestFinished(() => tenants.close());
   const manager = createManager({
     repository,
     reconciler,
@@ -133,6 +147,7 @@ export function reconciled(records: readonly SandboxRecord[] = [recordOf()]) {
     config: () => config,
     capacity: { capacity: room, allocatable: room, cpuOvercommit: 1, memoryOvercommit: 1 },
     host: () => ({ hostId, cgroupParent: "/p", cgroupVersion: 2, possibleCpus: 4, blockDevice: undefined }),
+    tenants,
     assertOpen: () => undefined,
     clock,
     labels,
@@ -140,10 +155,11 @@ export function reconciled(records: readonly SandboxRecord[] = [recordOf()]) {
   /** Events of a sandbox so far, in short. */
   async function events(): Promise<readonly string[]> {
     await store.durable();
-    return store.events.readAfter(0, 1_000).map(({ document }) => {
-      const { type, sandbox } = JSON.parse(document) as { type: string; sandbox: SandboxRecord };
+    return store.events.readAfter(0, 1_000).flatMap(({ document }) => {
+      const { type, sandbox } = JSON.parse(document) as { type: string; sandbox?: SandboxRecord };
+      if (sandbox === undefined) return [];
       return type === "SANDBOX_STATE_CHANGED" ? sandbox.state : type;
     });
   }
-  return { store, repository, reconciler, manager, engine, time, containers, done, events };
+  return { store, repository, reconciler, manager, engine, kernel, time, containers, done, events };
 }

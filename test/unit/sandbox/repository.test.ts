@@ -15,7 +15,7 @@ async function eventsOf(store: Store) {
 test("each change is kept with the event that tells it", async () => {
   const store = temporaryStore();
   const repository = createRepository(store);
-  repository.insert(() => recordOf());
+  repository.insert(recordOf());
   repository.put(recordOf({ generation: 2 }), "SANDBOX_UPDATED");
   expect(repository.get("one")).toEqual(recordOf({ generation: 2 }));
   repository.remove(recordOf({ generation: 3 }));
@@ -31,7 +31,7 @@ test("each change is kept with the event that tells it", async () => {
 test("a new repository over the same store knows the same sandboxes", () => {
   const store = temporaryStore();
   const first = createRepository(store);
-  for (const id of ["b", "a", "c"]) first.insert(() => recordOf({ id }));
+  for (const id of ["b", "a", "c"]) first.insert(recordOf({ id }));
   first.remove(recordOf({ id: "c" }));
   const second = createRepository(store);
   expect(second.all()).toEqual(first.all());
@@ -41,22 +41,17 @@ test("a new repository over the same store knows the same sandboxes", () => {
 test("what cannot be written never happened, and no one is told", async () => {
   const store = temporaryStore();
   const repository = createRepository(store);
-  repository.insert(() => recordOf());
+  repository.insert(recordOf());
   const listener = vi.fn();
   repository.subscribe(listener);
-  expect(() =>
-    repository.insert((transaction) => {
-      transaction.setMeta("half", "done");
-      throw new Error("refused");
-    }),
-  ).toThrow("refused");
   vi.spyOn(store, "transact").mockImplementation(() => {
     throw new Error("disk full");
   });
+  expect(() => repository.insert(recordOf({ id: "two" }))).toThrow("disk full");
+  expect(repository.get("two")).toBeUndefined();
   expect(() => repository.put(recordOf({ generation: 2 }), "SANDBOX_UPDATED")).toThrow("disk full");
   expect(() => repository.remove(recordOf())).toThrow("disk full");
   expect(repository.get("one")?.generation).toBe(1);
-  expect(store.meta("half")).toBeUndefined();
   expect(await eventsOf(store)).toHaveLength(1);
   expect(listener).not.toHaveBeenCalled();
 });
@@ -65,11 +60,11 @@ test("listeners are told of each change after it, until they stop", () => {
   const repository = createRepository(temporaryStore());
   const seen: unknown[] = [];
   const stop = repository.subscribe((id) => seen.push([id, repository.get(id)?.generation]));
-  repository.insert(() => recordOf());
+  repository.insert(recordOf());
   repository.put(recordOf({ generation: 2 }), "SANDBOX_UPDATED");
   repository.remove(recordOf());
   stop();
-  repository.insert(() => recordOf());
+  repository.insert(recordOf());
   expect(seen).toEqual([
     ["one", 1],
     ["one", 2],
@@ -79,7 +74,7 @@ test("listeners are told of each change after it, until they stop", () => {
 
 test("who waits is told as soon as it holds, at once if it does already", async () => {
   const repository = createRepository(temporaryStore());
-  repository.insert(() => recordOf());
+  repository.insert(recordOf());
   expect(await repository.until("one", (record) => record !== undefined)).toEqual(recordOf());
   const third = repository.until("one", (record) => record?.generation === 3);
   const gone = repository.until("one", (record) => record === undefined);
@@ -95,7 +90,7 @@ test("who waits for one sandbox is not asked about another", () => {
   const repository = createRepository(temporaryStore());
   const done = vi.fn(() => false);
   void repository.until("one", done);
-  repository.insert(() => recordOf({ id: "two" }));
+  repository.insert(recordOf({ id: "two" }));
   expect(done).toHaveBeenCalledOnce();
 });
 
@@ -107,7 +102,7 @@ test("who stops waiting gets the reason, is asked no more and leaves nothing beh
   const reason = new Error("caller left");
   abort.abort(reason);
   await expect(waiting).rejects.toBe(reason);
-  repository.insert(() => recordOf());
+  repository.insert(recordOf());
   expect(done).toHaveBeenCalledOnce();
   expect(getEventListeners(abort.signal, "abort")).toHaveLength(0);
   await expect(repository.until("one", () => true, AbortSignal.abort(reason))).rejects.toBe(reason);

@@ -9,6 +9,7 @@ import {
   hashOfRequest,
   type SpecRequest,
 } from "../../../src/sandbox/spec.ts";
+import { noRange } from "../../../src/tenant/limit-range.ts";
 import { configOf } from "../config/fixture.ts";
 
 const mebibyte = 2 ** 20;
@@ -36,6 +37,8 @@ const toml = `
   image = "busybox"
 `;
 
+const anyone = { tenant: "acme", limitRange: noRange };
+
 const empty: SpecRequest = {
   template: "",
   image: "",
@@ -50,7 +53,7 @@ const empty: SpecRequest = {
 const rulesOf = () => configOf(toml);
 
 function specOf(request: Partial<SpecRequest>, rules = rulesOf()) {
-  return effectiveSpec({ ...empty, image: "busybox", ...request }, rules);
+  return effectiveSpec({ ...empty, image: "busybox", ...request }, rules, anyone);
 }
 
 const resourcesOf = (resources: Partial<Resources>, template = "") =>
@@ -71,7 +74,7 @@ function violations(action: () => unknown): readonly string[] {
 
 describe("a spec is the request over its template over the defaults:", () => {
   test("what the request leaves out is the template's", () => {
-    expect(effectiveSpec({ ...empty, template: "shell" }, rulesOf())).toMatchObject({
+    expect(effectiveSpec({ ...empty, template: "shell" }, rulesOf(), anyone)).toMatchObject({
       template: "shell",
       image: "busybox",
       command: ["sh", "-c"],
@@ -97,7 +100,7 @@ describe("a spec is the request over its template over the defaults:", () => {
       resources: { cpuMillis: 700 },
       stopGraceMs: 0,
     };
-    expect(effectiveSpec(request, rulesOf())).toMatchObject({
+    expect(effectiveSpec(request, rulesOf(), anyone)).toMatchObject({
       image: "alpine",
       command: ["ls"],
       args: ["-l"],
@@ -163,7 +166,7 @@ describe("a spec is the request over its template over the defaults:", () => {
   });
 
   test("a spec without any image is refused", () => {
-    expect(violations(() => effectiveSpec(empty, rulesOf()))).toEqual(["spec.image"]);
+    expect(violations(() => effectiveSpec(empty, rulesOf(), anyone))).toEqual(["spec.image"]);
   });
 });
 
@@ -262,13 +265,13 @@ describe("changing resources", () => {
 
   test("keeps what is not named", () => {
     const present = presentOf();
-    expect(changedResources(present, { pids: 50 }, rulesOf())).toEqual({ ...present, pids: 50 });
-    expect(changedResources(present, {}, rulesOf())).toEqual(present);
+    expect(changedResources(present, { pids: 50 }, rulesOf(), anyone)).toEqual({ ...present, pids: 50 });
+    expect(changedResources(present, {}, rulesOf(), anyone)).toEqual(present);
   });
 
   test("shrinks a request that is not named with its limit", () => {
     const present = presentOf();
-    expect(changedResources(present, { cpuMillis: 300 }, rulesOf())).toMatchObject({
+    expect(changedResources(present, { cpuMillis: 300 }, rulesOf(), anyone)).toMatchObject({
       cpuMillis: 300,
       cpuRequestMillis: 300,
     });
@@ -277,9 +280,11 @@ describe("changing resources", () => {
   test("refuses a request above its limit, and what the host doesn't allow", () => {
     const present = presentOf();
     expect(
-      violations(() => changedResources(present, { cpuMillis: 300, cpuRequestMillis: 301 }, rulesOf())),
+      violations(() =>
+        changedResources(present, { cpuMillis: 300, cpuRequestMillis: 301 }, rulesOf(), anyone),
+      ),
     ).toEqual(["spec.resources.cpu_request_millis"]);
-    expect(violations(() => changedResources(present, { pids: 0 }, rulesOf()))).toEqual([
+    expect(violations(() => changedResources(present, { pids: 0 }, rulesOf(), anyone))).toEqual([
       "spec.resources.pids",
     ]);
   });

@@ -1,0 +1,79 @@
+// TenantService: what each owner of sandboxes may have, and what it has.
+
+import type { ServiceImpl } from "@connectrpc/connect";
+import type { TenantService } from "../../gen/sandboxd/v1/tenant_service_pb.ts";
+import { type FieldViolation, invalidField, SandboxdError } from "../errors.ts";
+import type { SandboxRecord } from "../sandbox/record.ts";
+import type { Repository } from "../sandbox/repository.ts";
+import type { Groups } from "../tenant/groups.ts";
+import { rangeViolations } from "../tenant/limit-range.ts";
+import { notFound, type Tenant, type Tenants } from "../tenant/tenants.ts";
+import { actorOfCaller, callerKey } from "./caller.ts";
+import { policyOf, tenantOf, unboundable } from "./tenant-codec.ts";
+
+export interface TenantServiceOptions {
+  readonly tenants: Tenants;
+  readonly groups: Pick<Groups, "read">;
+  readonly repository: Repository;
+}
+
+const defaultPage = 100;
+
+export function createTenantService({
+  tenants,
+  groups,
+  repository,
+}: TenantServiceOptions): ServiceImpl<typeof TenantService> {
+  const told = (tenant: Tenant, sandboxes: readonly SandboxRecord[]) =>
+    tenantOf({ tenant, sandboxes, group: groups.read(tenant) });
+  const toldOf = (tenant: Tenant) =>
+    told(
+      tenant,
+      repository.all().filter((record) => record.tenant === tenant.name),
+    );
+  return {
+    async putTenant({ tenant: name, quota, limitRange, generation }) {
+      const policy = policyOf(quota, limitRange);
+      throwIfAny([...unboundable(limitRange), ...rangeViolations(policy.limitRange, "limit_range")]);
+      const given = generation === undefined ? undefined : Number(generation);
+      return { tenant: toldOf(await tenants.put(name, policy, given)) };
+    },
+    getTenant({ tenant: name }) {
+      const tenant = tenants.get(name);
+      if (tenant === undefined) throw notFound(name, "ListTenants shows which there are");
+      return { tenant: toldOf(tenant) };
+    },
+    listTenants({ pageSize, pageToken }) {
+      const after = pageToken === "" ? "" : nameOfToken(pageToken);
+      const rest = tenants.all().filter(({ name }) => name > after);
+      const page = rest.slice(0, pageSize || defaultPage);
+      const owned = Map.groupBy(repository.all(), ({ tenant }) => tenant);
+      return {
+        tenants: page.map((tenant) => told(tenant, owned.get(tenant.name) ?? [])),
+        nextPageToken: rest.length > page.length ? tokenOf(page.at(-1)?.name ?? "") : "",
+      };
+    },
+    async deleteTenant({ tenant, cascade }, { values, signal }) {
+      await tenants.delete(tenant, { cascade, actor: actorOfCaller(values.get(callerKey)), signal });
+      return {};
+    },
+  };
+}
+
+function throwIfAny(fields: readonly FieldViolation[]): void {
+  if (fields.length === 0) return;
+  const message = fields.map((one) => `${one.field}: ${one.description}`).join("; ");
+  throw new SandboxdError("INVALID_FIELD", message, { fields });
+}
+
+const tokenPrefix = "tenant:";
+
+function tokenOf(name: string): string {
+  return Buffer.from(`${tokenPrefix}${name}`).toString("base64url");
+}
+
+function nameOfToken(token: string): string {
+  const text = Buffer.from(token, "base64url").toString("utf8");
+  if (text.startsWith(tokenPrefix)) return text.slice(tokenPrefix.length);
+  throw invalidField("page_token", "is not a token of this host", "start again without a page token");
+}
