@@ -1,6 +1,7 @@
 // Which benchmarks there are, and telling what they found.
 
 import { parseArgs } from "node:util";
+import { measureAdmission } from "./admission.ts";
 import { measureExitLatency, measureUnary } from "./calls.ts";
 import { measureBurst, measureCreate } from "./create.ts";
 import { measureFleet } from "./fleet.ts";
@@ -11,7 +12,7 @@ import { measureSoak } from "./soak.ts";
 /** With a few sandboxes at a time; the others need a fleet. */
 const single = ["unary", "create", "exit-latency", "burst"] as const;
 const fleet = ["sampling", "footprint", "restart"] as const;
-const usual: readonly string[] = [...single, ...fleet];
+const usual: readonly string[] = [...single, "admission", ...fleet];
 /** Takes hours, so it is measured only when it is named. */
 const names: readonly string[] = [...usual, "soak"];
 
@@ -51,6 +52,7 @@ export async function runBenchmarks(args: readonly string[]): Promise<number> {
 
 async function* measure(wanted: ReadonlySet<string>, runs: number, minutes: number): AsyncGenerator<Result> {
   if (single.some((name) => wanted.has(name))) yield* measureSingle(wanted, runs);
+  if (wanted.has("admission")) yield await measureAdmission(runs * 30);
   if (fleet.some((name) => wanted.has(name))) yield* measureFleet(wanted);
   if (wanted.has("soak")) yield* measureSoak(minutes);
 }

@@ -87,11 +87,14 @@ export const hostId = matching(
 
 export const groupName = matching(/^[a-z_][a-z0-9_-]{0,31}$/, 32, "the name of a group");
 
-/** One component, so that either cgroup driver can hold it: "/sandboxd" is "sandboxd.slice" to systemd. */
+/**
+ * One component, so that either cgroup driver can hold it: "/sandboxd" is "sandboxd.slice" to systemd. It is bounded as a whole, so
+ * it is none that others are in.
+ */
 export const cgroupName = matching(
-  /^\/[a-z0-9_]+(-[a-z0-9_]+)*$/,
+  /^\/(?!(system|user|machine|init|docker)$)[a-z0-9_]+(-[a-z0-9_]+)*$/,
   64,
-  '"/" and one name of lower-case letters, digits, "_" and single "-"',
+  '"/" and one name of lower-case letters, digits, "_" and single "-", not "system", "user", "machine", "init" or "docker"',
 );
 
 export const imageReference = matching(/^[A-Za-z0-9][A-Za-z0-9._/:@-]*$/, 512, "an image reference");

@@ -48,7 +48,7 @@ export const schema = section("", {
     cgroup_parent: text(rule.cgroupName, {
       default: "/sandboxd",
       meaning:
-        "Parent cgroup of all sandboxes. With the engine's systemd driver it is the slice of that name.",
+        "Parent cgroup of all sandboxes, held to what is allocatable: of no other daemon. With the engine's systemd driver it is the slice of that name.",
     }),
     relist_period: duration({
       min: "1s",

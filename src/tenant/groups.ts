@@ -89,8 +89,22 @@ export function createGroups(options: GroupsOptions): Groups {
 
   const holdHost = ({ cgroups, hostParent }: GroupPlace) => hold(cgroups, hostParent, hostLimits);
 
-  const holdTenant = ({ cgroups, hostParent }: GroupPlace, { name, uid, policy }: Tenant) =>
-    hold(cgroups, parentOf(hostParent, uid), limitsOf(policy.quota, promisedTo(runningOf(name))));
+  function holdTenant(
+    { cgroups, hostParent }: GroupPlace,
+    { name, uid, policy }: Tenant,
+    cpuWeight?: number,
+  ): Promise<void> {
+    const limits = limitsOf(policy.quota, promisedTo(runningOf(name)));
+    return hold(
+      cgroups,
+      parentOf(hostParent, uid),
+      cpuWeight === undefined ? limits : { ...limits, cpuWeight },
+    );
+  }
+
+  /** The weight that its group has, if it has one: it changes with each start, and can wait where systemd has to be asked. */
+  const weightNow = ({ cgroups, hostParent }: GroupPlace, { uid }: Tenant) =>
+    cgroups.read(parentOf(hostParent, uid))?.limits.cpuWeight;
 
   /** Adjusts what has changed, and removes the groups of those that run nothing any more. */
   async function settle(): Promise<void> {
@@ -149,7 +163,7 @@ export function createGroups(options: GroupsOptions): Groups {
         if (here === undefined || tenant === undefined) return;
         known.set(name, tenant.uid);
         await holdHost(here);
-        await holdTenant(here, tenant);
+        await holdTenant(here, tenant, weightNow(here, tenant));
       });
     },
     hold(tenant) {

@@ -5,7 +5,7 @@ import { HostConditionType } from "../../gen/sandboxd/v1/host_pb.ts";
 import { type Sandbox, SandboxState } from "../../gen/sandboxd/v1/sandbox_pb.ts";
 import type { SandboxStats } from "../../gen/sandboxd/v1/stats_pb.ts";
 import { type GuestHost, guestPatienceMs, isGuestMissing, startGuestHost } from "../harness/guest.ts";
-import { eventually, isIn, mebibyte, present, sleeping, whereIs } from "../harness/sandboxes.ts";
+import { eventually, isIn, mebibyte, present, sleeping, tenant, whereIs } from "../harness/sandboxes.ts";
 
 describe.skipIf(isGuestMissing)("on cgroup v2 with the systemd driver", () => {
   let host: GuestHost;
@@ -96,6 +96,30 @@ describe.skipIf(isGuestMissing)("on cgroup v2 with the systemd driver", () => {
     const log = present(HostConfig.LogConfig).Config;
     expect(Number(log["max-size"]) * Number(log["max-file"])).toBeLessThanOrEqual(2 * mebibyte);
     await remove("bounded");
+  });
+
+  test("a tenant's quota is in the kernel's files, through systemd, as long as it runs something", async () => {
+    const sandbox = await host.run("owned", sleeping, { cpuMillis: 200n, cpuRequestMillis: 100n, pids: 16n });
+    const slice = `/sys/fs/cgroup/sandboxd.slice/sandboxd-${sandbox.status?.uid}.slice`;
+    const held = () => host.guest.run(`cd ${slice} && cat memory.max memory.swap.max cpu.max pids.max`);
+    expect(await held()).toBe("max\nmax\nmax 100000\nmax\n");
+    const quota = { memoryBytes: BigInt(96 * mebibyte), pids: 48n, cpuMillis: 700n };
+    const { tenant: told } = await host.tenants.putTenant({ tenant, quota });
+    expect(told?.status?.cgroup).toMatchObject({ parent: `sandboxd-${sandbox.status?.uid}.slice`, ...quota });
+    const bounded = `${96 * mebibyte}\n0\n70000 100000\n48\n`;
+    expect(await held()).toBe(bounded);
+    await host.guest.run("systemctl daemon-reload");
+    expect(await held(), "systemd keeps it").toBe(bounded);
+    const ofAll = await host.guest.run("cat /sys/fs/cgroup/sandboxd.slice/pids.max");
+    expect(BigInt(ofAll), "the host as a whole").toBe((await host.host.getHost({})).host?.allocatable?.pids);
+    await remove("owned");
+    await eventually(
+      "an end of the slice",
+      () => host.guest.run(`ls -d ${slice} || true`),
+      (text) => text === "",
+      guestPatienceMs,
+    );
+    await host.tenants.putTenant({ tenant });
   });
 
   test("an update changes what the kernel holds while the sandbox runs", async () => {

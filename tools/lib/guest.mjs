@@ -8,8 +8,8 @@ import { monitor } from "./guest-monitor.mjs";
 import { must, run, startTime, until } from "./process.mjs";
 
 /** Without hardware help the guest is about ten times slower than this machine; booting takes half a minute. */
-const bootTimeoutMs = 240_000;
-const commandTimeoutMs = 120_000;
+const bootTimeoutMs = 480_000;
+const commandTimeoutMs = 240_000;
 
 const disks = ["root", "docker"];
 const kernelArguments =

@@ -293,7 +293,8 @@ export type TenantCgroup = Message<"sandboxd.v1.TenantCgroup"> & {
   cpuMillis?: bigint | undefined;
 
   /**
-   * Its weight against other tenants under contention, of which 1024 is one CPU requested (cpu.shares).
+   * Its weight against other tenants under contention, of which 1024 is one CPU requested (cpu.shares). On cgroup v2, which
+   * has coarser weights, the least of those that mean the same.
    *
    * @generated from field: int64 cpu_weight = 3;
    */

@@ -158,6 +158,7 @@ describe("errors", () => {
     ["user ids of the system", 'tenants.uid_range = "1000-20000"', "is not a range of user ids"],
     ["user ids in the wrong order", 'tenants.uid_range = "30000-20000"', "is not a range of user ids"],
     ["the overflow uid", 'tenants.uid_range = "60000-70000"', "contains 65534"],
+    ["a cgroup that others are in", 'engine.cgroup_parent = "/system"', 'is not "/" and one name'],
     ["a cgroup below another", 'engine.cgroup_parent = "/a/b"', 'is not "/" and one name'],
     ["an image pattern with a star inside", 'images.allow = ["a*b"]', 'has entry 1 "a*b"'],
     ["an entry that is no string", "images.allow = [1]", "has entry 1 1, which is not a string"],
