@@ -259,7 +259,7 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
             events: store.events,
             sampler,
             clock,
-            explain: createExplainer({ ...vitals, host, sampler, clock }),
+            explain: createExplainer({ ...vitals, host, sampler, clock, tenants, groups }),
             current: vitals.current,
             attach: vitals.attach,
           }),

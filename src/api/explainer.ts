@@ -3,8 +3,10 @@
 import type { Host } from "../host/host.ts";
 import type { Sampler } from "../monitor/sampler-loop.ts";
 import type { Clock } from "../sandbox/clock.ts";
-import { type Explanation, explain } from "../sandbox/explain.ts";
+import { type Explanation, explain, type Total } from "../sandbox/explain.ts";
 import type { SandboxRecord } from "../sandbox/record.ts";
+import type { Groups } from "../tenant/groups.ts";
+import type { Tenants } from "../tenant/tenants.ts";
 
 const windowMs = 60_000;
 
@@ -12,6 +14,8 @@ export interface ExplainerOptions {
   readonly host: Host;
   readonly sampler: Sampler;
   readonly clock: Clock;
+  readonly tenants: Pick<Tenants, "get">;
+  readonly groups: Pick<Groups, "read">;
   readonly idleSinceMs: (id: string) => number | undefined;
   /** The record with what is known of the sandbox since its last event. */
   readonly current: (record: SandboxRecord) => SandboxRecord;
@@ -21,15 +25,28 @@ export function createExplainer({
   host,
   sampler,
   clock,
+  tenants,
+  groups,
   idleSinceMs,
   current,
 }: ExplainerOptions): (record: SandboxRecord) => Explanation {
+  /** What the tenant's sandboxes share, as the kernel tells it. */
+  function totalsOf({ tenant: name }: SandboxRecord): readonly Total[] {
+    const tenant = tenants.get(name);
+    const group = tenant && groups.read(tenant);
+    if (group === undefined) return [];
+    const { memoryBytes, pids, limits } = group;
+    const whose = `the sandboxes of tenant "${name}"`;
+    return [{ whose, memoryBytes, memoryLimitBytes: limits.memoryBytes, pids, pidsLimit: limits.pids }];
+  }
+
   return (record) => {
     const window = sampler.history(record.id)?.summary(performance.now() - windowMs);
     const problems = host.conditions().filter(({ active }) => active);
     const idleMs = idleSinceMs(record.id);
     return explain(current(record), {
       nowMs: clock.nowMs(),
+      totals: totalsOf(record),
       hostProblems: problems.map(({ type, message }) => `${type}: ${message}`),
       ...(window === undefined ? {} : { window }),
       ...(idleMs === undefined ? {} : { idleSinceMs: idleMs }),

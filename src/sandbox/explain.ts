@@ -22,8 +22,21 @@ export interface Circumstances {
   /** Of the last minute, while it runs. */
   readonly window?: WindowSummary;
   readonly idleSinceMs?: number;
+  /** What it shares with others, while it runs. */
+  readonly totals?: readonly Total[];
   /** Why no sandbox can be started or looked at now: the host's conditions in words. */
   readonly hostProblems: readonly string[];
+}
+
+/** What several sandboxes together use of what they may have together. */
+export interface Total {
+  /** "its tenant's sandboxes". */
+  readonly whose: string;
+  readonly memoryBytes: number;
+  /** Undefined: not bounded. */
+  readonly memoryLimitBytes: number | undefined;
+  readonly pids: number;
+  readonly pidsLimit: number | undefined;
 }
 
 /** From this share of periods on, being held back is worth telling. */
@@ -36,6 +49,7 @@ export function explain(record: SandboxRecord, around: Circumstances): Explanati
     ...ofState(record, around),
     ...ofExit(record),
     ...ofWork(record, around),
+    ...ofTotals(record, around),
     ...ofTime(record, around),
   ];
   return { summary: summaryOf(record, findings), findings };
@@ -173,6 +187,28 @@ function ofWork({ spec, health, state }: SandboxRecord, { window }: Circumstance
     });
   }
   return found;
+}
+
+function ofTotals({ state }: SandboxRecord, { totals = [] }: Circumstances): readonly Finding[] {
+  if (state !== "RUNNING") return [];
+  return totals.flatMap(({ whose, memoryBytes, memoryLimitBytes, pids, pidsLimit }) => {
+    const found: Finding[] = [];
+    if (memoryLimitBytes !== undefined && memoryBytes >= tellingMemory * memoryLimitBytes) {
+      found.push({
+        kind: "total_memory_short",
+        message: `${whose} together use ${memoryBytes} of their ${memoryLimitBytes} bytes of memory, and are killed for more`,
+        hint: "stop one of them, or raise the quota of memory_bytes with PutTenant",
+      });
+    }
+    if (pidsLimit !== undefined && pids >= tellingMemory * pidsLimit) {
+      found.push({
+        kind: "total_pids_short",
+        message: `${whose} together have ${pids} of their ${pidsLimit} processes, and are refused more`,
+        hint: "stop one of them, or raise the quota of pids with PutTenant",
+      });
+    }
+    return found;
+  });
 }
 
 function ofTime(record: SandboxRecord, { nowMs, idleSinceMs }: Circumstances): readonly Finding[] {

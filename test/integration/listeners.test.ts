@@ -200,10 +200,15 @@ describe("closing", () => {
 
   test("a call that outlasts the grace ends with SHUTTING_DOWN, and closing takes no longer", async () => {
     await api.close();
-    api = await startApi({}, { getSandbox: () => new Promise(() => {}) });
+    const arrived = Promise.withResolvers<void>();
+    const getSandbox = () => {
+      arrived.resolve();
+      return new Promise<never>(() => {});
+    };
+    api = await startApi({}, { getSandbox });
     const listener = await api.listen();
     const call = errorOf(grpcClient(listener).getSandbox({ sandboxId: "known" }));
-    await new Promise((resolve) => setTimeout(resolve, 100));
+    await arrived.promise;
     const begun = performance.now();
     await listener.close({ graceMs: 300 });
     expect(performance.now() - begun).toBeLessThan(1500);

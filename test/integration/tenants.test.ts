@@ -350,6 +350,11 @@ describe.skipIf(engineObstacle !== undefined)(`tenants (${engineObstacle ?? "eng
     const second = await host.tenants.listTenants({ pageSize: 2, pageToken: first.nextPageToken });
     expect(second.tenants.map(({ tenant }) => tenant)).toEqual(["c"]);
     expect(second.nextPageToken).toBe("");
+    const audited = host.daemon
+      .logs()
+      .split("\n")
+      .filter((line) => line.includes("TenantService/PutTenant"));
+    expect(audited.map((line) => (JSON.parse(line) as { tenant: string }).tenant)).toEqual(["c", "a", "b"]);
     expect((await refusalOf(host.tenants.listTenants({ pageToken: "x" }))).reason).toBe("INVALID_FIELD");
   });
 

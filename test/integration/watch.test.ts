@@ -155,6 +155,7 @@ describe.skipIf(engineObstacle !== undefined)(`watches (${engineObstacle ?? "eng
     await host.sandboxes.updateSandbox({ sandboxId: "eventful", labels: { a: "b" } });
     await remove("eventful");
     const types = [
+      EventType.TENANT_CHANGED,
       EventType.SANDBOX_CREATED,
       EventType.SANDBOX_STATE_CHANGED,
       EventType.SANDBOX_UPDATED,
@@ -170,7 +171,8 @@ describe.skipIf(engineObstacle !== undefined)(`watches (${engineObstacle ?? "eng
     };
     const all = await events(lastSequence);
     expect(new Set(all.map(({ type }) => type))).toEqual(new Set(types));
-    expect(all[0]).toMatchObject({ type: EventType.SANDBOX_CREATED, sandboxId: "eventful" });
+    expect(all[0]).toMatchObject({ type: EventType.TENANT_CHANGED, tenant: "eventer", sandboxId: "" });
+    expect(all[1]).toMatchObject({ type: EventType.SANDBOX_CREATED, sandboxId: "eventful" });
     const middle = present(all[2]);
     expect(await events(middle.sequence)).toEqual(all.slice(3));
     const { events: listed } = await host.events.listEvents({

@@ -27,7 +27,9 @@ export function createAccessInterceptor(log: Logger, metrics: ApiMetrics): Inter
         return;
       }
       const caller = request.contextValues.get(callerKey);
-      const sandboxId = idOf(request.stream ? undefined : request.message) ?? idOf(response);
+      const asked = request.stream ? undefined : request.message;
+      const sandboxId = idOf(asked) ?? idOf(response);
+      const tenant = tenantOf(asked);
       const line = {
         audit: audited,
         method,
@@ -36,6 +38,7 @@ export function createAccessInterceptor(log: Logger, metrics: ApiMetrics): Inter
         code,
         ...(reason === undefined ? {} : { reason }),
         ...(sandboxId === undefined ? {} : { sandbox_id: sandboxId }),
+        ...(tenant === undefined ? {} : { tenant }),
         duration_ms: Math.round(durationMs * 1000) / 1000,
       };
       log[audited ? "info" : "debug"](line, "call");
@@ -65,6 +68,13 @@ function outcome(end: StreamEnd): { readonly code: string; readonly reason: stri
       return { code: statusName(error.code), reason: reasonOf(error) };
     }
   }
+}
+
+/** The tenant that a request names. */
+function tenantOf(message: unknown): string | undefined {
+  if (typeof message !== "object" || message === null || !("tenant" in message)) return undefined;
+  const { tenant } = message;
+  return typeof tenant === "string" && tenant !== "" ? shortened(tenant, idMaxLength) : undefined;
 }
 
 /** The sandbox that a message is about: its own `sandbox_id`, or that of the sandbox in it. */

@@ -1,0 +1,35 @@
+import { expect, test } from "vitest";
+import { explain, type Total } from "../../../src/sandbox/explain.ts";
+import { recordOf } from "./fixture.ts";
+
+const whose = 'the sandboxes of tenant "acme"';
+const unbounded: Total = {
+  whose,
+  memoryBytes: 1_000,
+  memoryLimitBytes: undefined,
+  pids: 10,
+  pidsLimit: undefined,
+};
+
+const around = (total: Partial<Total>) => ({
+  nowMs: 0,
+  hostProblems: [],
+  totals: [{ ...unbounded, ...total }],
+});
+
+test.each<[string, Partial<Total>, readonly string[]]>([
+  ["nothing is bounded", {}, []],
+  ["there is room", { memoryLimitBytes: 1_200, pidsLimit: 12 }, []],
+  ["memory is nearly used up", { memoryLimitBytes: 1_100 }, ["total_memory_short"]],
+  ["processes are used up", { pidsLimit: 10 }, ["total_pids_short"]],
+])("what it shares with others is told where that is short: %s", (_, total, kinds) => {
+  const { findings, summary } = explain(recordOf(), around(total));
+  expect(findings.map(({ kind }) => kind)).toEqual(kinds);
+  expect(summary.includes(whose)).toBe(kinds.length > 0);
+});
+
+test("what others use says nothing of a sandbox that does not run", () => {
+  const record = recordOf({ state: "STOPPED", wanted: "STOPPED" });
+  const kinds = explain(record, around({ pidsLimit: 10 })).findings.map(({ kind }) => kind);
+  expect(kinds).not.toContain("total_pids_short");
+});
