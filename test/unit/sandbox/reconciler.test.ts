@@ -12,6 +12,38 @@ const restart = { ...spec.restart, mode: "ON_FAILURE", delayMs: 60_000, maxDelay
 
 const unavailable = new SandboxdError("ENGINE_UNAVAILABLE", "nobody answers");
 
+describe("a tenant that the kernel does not hold", () => {
+  test("starts nothing: the sandbox has failed, and the engine was asked for nothing", async () => {
+    const { kernel, repository, reconciler, done } = reconciled([pending]);
+    kernel.holdTenant = async () => {
+      throw new SandboxdError("LIMIT_UNENFORCEABLE", "cgroup /p/20001 cannot have pids 9");
+    };
+    reconciler.kick("one");
+    await reconciler.idle();
+    expect(repository.get("one")).toMatchObject({
+      state: "FAILED",
+      transition: { reason: "LIMIT_UNENFORCED", message: "cgroup /p/20001 cannot have pids 9" },
+    });
+    expect(done).toEqual([]);
+  });
+
+  test("for want of a descriptor is asked for again", async () => {
+    vi.useFakeTimers();
+    onTestFinished(() => void vi.useRealTimers());
+    const { kernel, repository, reconciler } = reconciled([pending]);
+    let asked = 0;
+    kernel.holdTenant = async () => {
+      asked += 1;
+      if (asked === 1) throw Object.assign(new Error("too many open files"), { code: "EMFILE" });
+    };
+    reconciler.kick("one");
+    await vi.advanceTimersByTimeAsync(500);
+    expect(repository.get("one")?.state).toBe("PENDING");
+    await vi.advanceTimersByTimeAsync(1_000);
+    expect(repository.get("one")?.state).toBe("RUNNING");
+  });
+});
+
 describe("what a caller changes while the engine is asked is not overwritten:", () => {
   test("a stop while limits are read back", async () => {
     const { manager, engine, repository, reconciler } = reconciled([pending]);
