@@ -241,7 +241,7 @@ describe.skipIf(engineObstacle !== undefined)(
         await host.daemon.cleanup();
         door.rule({ path: events, fault: { kind: "pieces", bytes: 3 } });
         // a comparison would see the end too, and could not tell whose doing it was
-        host = await startBehindDoor("1h");
+        host = await startBehindDoor("10m");
         const sandbox = await host.run("killed", sleeping);
         await host.docker.getContainer(present(sandbox.status).containerId).kill();
         const now = await host.until("killed", isIn(SandboxState.FAILED));

@@ -5,6 +5,7 @@ import type { SandboxRecord } from "../../src/sandbox/record.ts";
 import type { Daemon } from "./daemon.ts";
 import type { Call, Ledger } from "./ledger.ts";
 import { requestOf } from "./model-host.ts";
+import { tenant } from "./tenancy.ts";
 import type { VirtualTime } from "./virtual-time.ts";
 import { wordsOfCall } from "./words.ts";
 
@@ -102,7 +103,7 @@ async function ask(
   switch (action.do) {
     case "create": {
       const { wait, wish } = action;
-      return await manager.create({ ...asking, id, tenant: "acme", spec: requestOf(wish), wait });
+      return await manager.create({ ...asking, id, tenant, spec: requestOf(wish), wait });
     }
     case "start":
       return await manager.start(id, asking);

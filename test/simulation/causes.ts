@@ -12,6 +12,8 @@ export interface World {
   readonly steadyMs: number;
   readonly nowMs: number;
   readonly hasDrained: boolean;
+  /** Whether a caller asked to delete the tenant with all that it has. */
+  readonly isTenantToGo: boolean;
   readonly isCalm: boolean;
   /** Whether the engine may do things long after they were asked for. */
   readonly isLate: boolean;
@@ -55,6 +57,7 @@ function wantedProblem(story: Story, next: SandboxRecord, world: World): string 
   const { reason } = next.transition;
   switch (reason) {
     case "REQUESTED":
+      if (next.wanted === "DELETED" && world.isTenantToGo) return undefined;
       return verbs[next.wanted].some((verb) => story.asked.has(verb)) ? undefined : "nobody asked for it";
     case "EXPIRED":
     case "MAX_LIFETIME":

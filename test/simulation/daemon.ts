@@ -15,7 +15,7 @@ import { createRepository, type Repository } from "../../src/sandbox/repository.
 import { createSweeper } from "../../src/sandbox/sweeper.ts";
 import type { Vitals, Watch } from "../../src/sandbox/watch.ts";
 import { type Medium, type Store, storeOver } from "../../src/store/store.ts";
-import { createTenants } from "../../src/tenant/tenants.ts";
+import { createTenants, type Tenants } from "../../src/tenant/tenants.ts";
 import {
   capacity,
   concurrentStarts,
@@ -33,6 +33,7 @@ export interface Daemon {
   readonly host: Host;
   readonly manager: Manager;
   readonly scheduling: Scheduling;
+  readonly tenants: Tenants;
   /** Of the watch: whose processes are sampled. */
   readonly watched: ReadonlySet<string>;
   close(): Promise<void>;
@@ -164,6 +165,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     host,
     manager,
     scheduling,
+    tenants,
     watched,
     async close() {
       for (const closer of closers.reverse()) await closer();

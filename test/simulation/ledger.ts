@@ -14,6 +14,7 @@ import { capacity, concurrentStarts, labels } from "./model-host.ts";
 import type { Asked } from "./model-runtime.ts";
 import type { Action } from "./schedule.ts";
 import type { Story } from "./story.ts";
+import { createTenancy, type Tenancy } from "./tenancy.ts";
 
 /** One call of a caller. */
 export interface Call {
@@ -31,6 +32,7 @@ export interface Ledger {
   /** Of the daemon's present life. */
   clock: Clock | undefined;
   hasDrained: boolean;
+  readonly tenancy: Tenancy;
   committed(commit: Commit): void;
   asked(asked: Asked): void;
   answered(asked: Asked, error: SandboxdError | undefined): void;
@@ -78,6 +80,7 @@ const starting = new Set(["create", "compare", "start"]);
 export function createLedger(options: LedgerOptions): Ledger {
   const { engine, violated } = options;
   const books = createBooks(violated);
+  const tenancy = createTenancy(violated);
   const pending = new Set<Call>();
   const inFlight = new Set<Asked>();
   /** The latest steady time that was. */
@@ -102,6 +105,7 @@ export function createLedger(options: LedgerOptions): Ledger {
       steadyMs: steadyMs(),
       nowMs: options.nowMs(),
       hasDrained: ledger.hasDrained,
+      isTenantToGo: tenancy.isDeletionAsked,
       isCalm: options.isCalm,
       isLate: options.isLate,
       isWallSet: options.isWallSet,
@@ -119,6 +123,8 @@ export function createLedger(options: LedgerOptions): Ledger {
         isToLive(record) &&
         JSON.stringify(before.spec.resources) !== JSON.stringify(record.spec.resources));
     if (!isAdmission || record.transition.reason === "ADOPTED") return;
+    // what an update asks for was admitted when it began
+    if (before === undefined || !holdsCapacity(before)) tenancy.admitted(record, books.records());
     const { requests, limits } = promised(books.records());
     const { allocatable } = capacity;
     if (
@@ -137,7 +143,9 @@ export function createLedger(options: LedgerOptions): Ledger {
     books,
     clock: undefined,
     hasDrained: false,
+    tenancy,
     committed(commit) {
+      tenancy.keep(commit, books.records());
       for (const { story, before, record, type } of books.keep(commit, steadyMs())) {
         if (before !== undefined) changedTo(story, before, record, type);
         if (type !== "SANDBOX_DELETED") admitted(record, before);
@@ -245,12 +253,14 @@ export function createLedger(options: LedgerOptions): Ledger {
     },
     powerLost(left) {
       books.rebuild(left);
+      tenancy.rebuild(left);
       if (books.newestEvent() < toldSequence) {
         violated(`I5: event ${toldSequence} was told, and a loss of power took it`);
       }
     },
     stateLost() {
       books.forget();
+      tenancy.rebuild([]);
       toldSequence = 0;
       newestMs = 0;
       ledger.hasDrained = false;

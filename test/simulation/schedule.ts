@@ -13,6 +13,8 @@ export type Action =
   | { readonly do: "renew"; readonly id: string; readonly ttlMs: number; readonly isStale: boolean }
   | { readonly do: "update"; readonly id: string; readonly memoryMiB?: number; readonly label?: string }
   | { readonly do: "cordon" | "open" }
+  | { readonly do: "put-tenant"; readonly running?: number; readonly memoryMiB?: number }
+  | { readonly do: "delete-tenant" }
   | { readonly do: "drain"; readonly policy: "STOP" | "WAIT"; readonly withinMs: number }
   | ({ readonly do: "fault" } & ArmedFault)
   | { readonly do: "events"; readonly fault: EventFault; readonly count: number }
@@ -158,6 +160,8 @@ const faults = {
   cordon: 1,
   open: 2,
   drain: 1,
+  "put-tenant": 2,
+  "delete-tenant": 1,
 } as const;
 
 function actionOf(
@@ -237,9 +241,16 @@ function actionOf(
       return { do: kind, id, isIdle: random.chance(0.7) };
     case "health":
       return { do: kind, id, isWell: random.chance(0.4) };
+    case "put-tenant":
+      return {
+        do: kind,
+        ...(random.chance(0.6) ? { running: random.between(0, 3) } : {}),
+        ...(random.chance(0.4) ? { memoryMiB: random.pick([64, 200, 400]) } : {}),
+      };
     case "cordon":
     case "open":
     case "cut-events":
+    case "delete-tenant":
       return { do: kind };
   }
 }

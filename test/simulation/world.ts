@@ -3,6 +3,7 @@
 
 import { SandboxdError } from "../../src/errors.ts";
 import { containerName } from "../../src/sandbox/plan.ts";
+import { noRange } from "../../src/tenant/limit-range.ts";
 import { caller, callVerbs, createCallers } from "./callers.ts";
 import { createLedger } from "./ledger.ts";
 import { createLives } from "./lives.ts";
@@ -13,6 +14,7 @@ import type { ArmedFault } from "./model-runtime.ts";
 import { createRandom } from "./random.ts";
 import { restProblem } from "./rest.ts";
 import type { Schedule, Step } from "./schedule.ts";
+import { tenant } from "./tenancy.ts";
 import { beginTime, settled } from "./virtual-time.ts";
 import { idOf, loggingTo, silent, wordsOf } from "./words.ts";
 
@@ -223,6 +225,18 @@ export async function play(
         return void orRefused(() =>
           lives.daemon()?.scheduling.setSchedulable(action.do === "open", "simulated", caller),
         );
+      case "put-tenant": {
+        const { running, memoryMiB } = action;
+        const quota = {
+          ...(running === undefined ? {} : { runningSandboxes: running }),
+          ...(memoryMiB === undefined ? {} : { memoryBytes: memoryMiB * 2 ** 20 }),
+        };
+        const { tenants } = lives.daemon() ?? {};
+        return void orRefused(() => tenants?.put(tenant, { quota, limitRange: noRange }));
+      }
+      case "delete-tenant":
+        ledger.tenancy.isDeletionAsked = true;
+        return void orRefused(() => lives.daemon()?.tenants.delete(tenant, { cascade: true, actor: caller }));
       case "drain":
         ledger.hasDrained = true;
         return void orRefused(() =>
@@ -291,7 +305,7 @@ export async function play(
     }
   }
 
-  async function orRefused(act: () => Promise<void> | undefined): Promise<void> {
+  async function orRefused(act: () => Promise<unknown> | undefined): Promise<void> {
     try {
       await act();
     } catch (error) {
@@ -326,10 +340,11 @@ export async function play(
       isStateLost: states > 1,
       isUpdateCut: (instance: string) => ledger.books.story(instance)?.isUpdateCut === true,
     });
-    let problem = restProblem(view());
+    const findProblem = () => restProblem(view()) ?? ledger.tenancy.restProblem();
+    let problem = findProblem();
     for (let tries = 0; problem !== undefined && tries < restLooks && violation === undefined; tries++) {
       await pass(1_000);
-      problem = restProblem(view());
+      problem = findProblem();
     }
     if (problem !== undefined) violated(`no rest: ${problem}`);
   }
