@@ -5,17 +5,12 @@ import { EventService } from "../gen/sandboxd/v1/event_service_pb.ts";
 import { HostService } from "../gen/sandboxd/v1/host_service_pb.ts";
 import { SandboxService } from "../gen/sandboxd/v1/sandbox_service_pb.ts";
 import { TenantService } from "../gen/sandboxd/v1/tenant_service_pb.ts";
-import { createEventService } from "./api/event-service.ts";
-import { createExplainer } from "./api/explainer.ts";
 import { createHealthRegistry } from "./api/health.ts";
-import { createHostService } from "./api/host-service.ts";
-import { createSandboxService } from "./api/sandbox-service.ts";
-import { createApiServer } from "./api/server.ts";
 import { createStatsFeed } from "./api/stats-feed.ts";
-import { createTenantService } from "./api/tenant-service.ts";
 import { createTerms } from "./api/uplink-source.ts";
 import type { Config } from "./config/config.ts";
 import { reloaded } from "./config/reload.ts";
+import { createDaemonApi } from "./daemon-api.ts";
 import { listenersOf, longestStepMs, samplingOf, timeoutsOf } from "./daemon-config.ts";
 import { createHostCare } from "./daemon-host.ts";
 import { meterState } from "./daemon-metrics.ts";
@@ -249,45 +244,21 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
       clock,
       labels,
     });
-    const server = createApiServer({
-      routes(router) {
-        router.service(
-          SandboxService,
-          createSandboxService({
-            manager,
-            repository,
-            events: store.events,
-            sampler,
-            clock,
-            explain: createExplainer({ ...vitals, host, sampler, clock, tenants, groups }),
-            current: vitals.current,
-            attach: vitals.attach,
-          }),
-        );
-        router.service(
-          HostService,
-          createHostService({ view, hostStats: feed.hostStats, statsBatch: feed.batch, doctor }),
-        );
-        router.service(EventService, createEventService(store.events, clock));
-        router.service(TenantService, createTenantService({ tenants, groups, repository }));
-      },
+    const server = createDaemonApi({
+      listen: config.listen,
+      manager,
+      repository,
+      store,
+      sampler,
+      vitals,
+      tenancy,
+      view,
+      feed,
+      doctor,
       health,
       terms,
-      metrics: {
-        callEnded(method, code, seconds) {
-          metrics.calls.add({ method, code });
-          metrics.callDuration.observe({ method }, seconds);
-        },
-        streamsChanged: (delta) => metrics.streamsOpen.add({}, delta),
-        connectionRefused: (why) => metrics.connectionsRefused.add({ why }),
-      },
-      limits: {
-        readMaxBytes: config.listen.limits.messageBytes,
-        streamsPerCaller: config.listen.limits.streamsPerCaller,
-        streamsPerSession: config.listen.limits.streamsPerSession,
-        sessions: config.listen.limits.sessions,
-      },
-      log: log.child("api").pino,
+      registry,
+      log,
     });
     closers.push(() => server.close({ graceMs: drainMs }));
     for (const listener of listenersOf(config, dev)) {
