@@ -56,6 +56,7 @@ export function createDaemonApi(options: DaemonApiOptions): ApiServer {
           repository,
           events: store.events,
           sampler,
+          metering: tenancy.metering,
           clock,
           explain: createExplainer({ ...vitals, ...tenancy, host: view.host, sampler, clock }),
           current: vitals.current,

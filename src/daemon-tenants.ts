@@ -4,12 +4,15 @@ import type { Config } from "./config/config.ts";
 import { tenantRulesOf } from "./daemon-config.ts";
 import { createParentCgroups, type ParentCgroups } from "./engine/parent-cgroup.ts";
 import type { Host } from "./host/host.ts";
+import type { Sampler } from "./monitor/sampler-loop.ts";
 import type { Log } from "./observe/log.ts";
 import type { MetricsRegistry } from "./observe/metrics.ts";
+import type { Clock } from "./sandbox/clock.ts";
 import type { Actor } from "./sandbox/record.ts";
 import type { Repository } from "./sandbox/repository.ts";
 import type { Store } from "./store/store.ts";
 import { createGroups, type GroupPlace, type Groups } from "./tenant/groups.ts";
+import { createMetering, type Metering } from "./tenant/metering.ts";
 import { overQuota, promisedTo } from "./tenant/quota.ts";
 import { quotaNames } from "./tenant/record.ts";
 import { createTenants, type Tenants } from "./tenant/tenants.ts";
@@ -20,6 +23,8 @@ export interface TenancyOptions {
   readonly host: Host;
   readonly store: Store;
   readonly repository: Repository;
+  readonly sampler: Sampler;
+  readonly clock: Clock;
   /** Has a sandbox deleted; returns at once. */
   readonly deleteSandbox: (id: string, actor: Actor) => void;
   readonly registry: MetricsRegistry;
@@ -29,6 +34,7 @@ export interface TenancyOptions {
 export interface Tenancy {
   readonly tenants: Tenants;
   readonly groups: Groups;
+  readonly metering: Metering;
   close(): Promise<void>;
 }
 
@@ -60,11 +66,18 @@ export function createTenancy(options: TenancyOptions): Tenancy {
     place,
     log: log.child("groups"),
   });
+  const metering = createMetering({
+    ...options,
+    isTenant: (name) => tenants.get(name) !== undefined,
+    log: log.child("metering"),
+  });
   meterTenants(options.registry, tenants, repository);
   return {
     tenants,
     groups,
+    metering,
     async close() {
+      metering.close();
       tenants.close();
       await groups.close();
     },

@@ -126,9 +126,24 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
     closers.push(() => sampler.close());
     const hostSampler = await openHostSampler({ directories: [config.state.directory] });
     closers.push(() => hostSampler.close());
+    const tenancy = createTenancy({
+      currentConfig: () => current,
+      host,
+      store,
+      repository,
+      sampler,
+      clock,
+      deleteSandbox: (id, actor) => void manager.delete(id, { actor }).catch(() => undefined),
+      registry,
+      log,
+    });
+    closers.push(() => tenancy.close());
+    const { tenants, groups, metering } = tenancy;
     const feed = createStatsFeed({
       sampler,
       hostSampler,
+      repository,
+      metering,
       onOomKill(id) {
         const record = repository.get(id);
         if (record?.state === "RUNNING") repository.put(record, "SANDBOX_OOM");
@@ -148,17 +163,6 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
       log: log.child("health"),
     });
     closers.push(() => vitals.close());
-    const tenancy = createTenancy({
-      currentConfig: () => current,
-      host,
-      store,
-      repository,
-      deleteSandbox: (id, actor) => void manager.delete(id, { actor }).catch(() => undefined),
-      registry,
-      log,
-    });
-    closers.push(() => tenancy.close());
-    const { tenants, groups } = tenancy;
     const reconciler = createReconciler({
       runtime,
       repository,

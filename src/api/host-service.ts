@@ -88,7 +88,10 @@ export function createHostService({
           if (!statsDue) continue;
           const { $typeName, $unknown, ...batch } = statsBatch();
           yield {
-            update: { case: "stats" as const, value: sandboxStats ? batch : { ...batch, sandboxes: [] } },
+            update: {
+              case: "stats" as const,
+              value: sandboxStats ? batch : { ...batch, sandboxes: [], tenants: [] },
+            },
           };
         }
       } finally {

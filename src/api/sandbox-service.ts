@@ -17,6 +17,7 @@ import type { Manager, UpdateRequest } from "../sandbox/manager.ts";
 import type { Actor, Resources, SandboxRecord } from "../sandbox/record.ts";
 import { isOfSandbox, type Repository } from "../sandbox/repository.ts";
 import type { EventLog, StoredEvent } from "../store/event-log.ts";
+import type { Metering } from "../tenant/metering.ts";
 import { actorOfCaller, callerKey } from "./caller.ts";
 import { documentOf } from "./event-codec.ts";
 import { checkResumable, followEvents } from "./event-feed.ts";
@@ -29,6 +30,7 @@ export interface SandboxServiceOptions {
   readonly repository: Repository;
   readonly events: EventLog;
   readonly sampler: Sampler;
+  readonly metering: Pick<Metering, "ofSandbox">;
   readonly clock: Clock;
   readonly explain: (record: SandboxRecord) => Explanation;
   /** The record with what is known of the sandbox since its last event. */
@@ -45,12 +47,13 @@ export function createSandboxService({
   repository,
   events,
   sampler,
+  metering,
   clock,
   explain,
   current,
   attach,
 }: SandboxServiceOptions): ServiceImpl<typeof SandboxService> {
-  const told = (record: SandboxRecord) => sandboxOf(current(record), clock);
+  const told = (record: SandboxRecord) => sandboxOf(current(record), clock, metering.ofSandbox(record));
   return {
     async createSandbox({ sandboxId, tenant, spec, wait }, context) {
       const request = { id: sandboxId, tenant, spec: specRequestOf(spec), wait: wait ?? true };
@@ -164,7 +167,7 @@ export function createSandboxService({
       const windowMs = window === undefined ? defaultWindowMs : millisecondsOf(window);
       const summary = history.summary(latest.monotonicMs - windowMs);
       return {
-        stats: statsOf(sandboxId, latest, summary?.cpu.latestMillis ?? 0),
+        stats: statsOf(sandboxId, latest, summary?.cpu.latestMillis ?? 0, metering.ofSandbox(record)),
         ...(summary === undefined ? {} : { summary: summaryOf(summary) }),
       };
     },

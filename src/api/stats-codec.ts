@@ -13,12 +13,30 @@ import type { Pressure } from "../monitor/host-figures.ts";
 import type { HostSample } from "../monitor/host-sampler.ts";
 import type { SandboxSample } from "../monitor/sample.ts";
 import type { WindowSummary } from "../monitor/window.ts";
+import type { Metered } from "../tenant/metering.ts";
 import { durationOf, timestampOf } from "./time-codec.ts";
 
 const big = (value: number | undefined) => BigInt(Math.round(value ?? 0));
 
+/** What was used, up to when it was last written. */
+export function usageOf({ timeMs, runningMs, memoryByteSeconds, ...usage }: Metered) {
+  return {
+    time: timestampOf(timeMs),
+    cpuUsageUsec: big(usage.cpuUsageUsec),
+    memoryByteSeconds,
+    blockReadBytes: big(usage.blockReadBytes),
+    blockWriteBytes: big(usage.blockWriteBytes),
+    runningTime: durationOf(Math.round(runningMs)),
+  };
+}
+
 /** `cpuUsageMillis` is the use since the sample before, which a sample alone does not tell. */
-export function statsOf(sandboxId: string, sample: SandboxSample, cpuUsageMillis: number): SandboxStats {
+export function statsOf(
+  sandboxId: string,
+  sample: SandboxSample,
+  cpuUsageMillis: number,
+  usage: Metered | undefined,
+): SandboxStats {
   const { cpu, memory, pids, blockIo, network } = sample;
   return create(SandboxStatsSchema, {
     sandboxId,
@@ -40,6 +58,7 @@ export function statsOf(sandboxId: string, sample: SandboxSample, cpuUsageMillis
     blockReadOperations: big(blockIo?.readOperations),
     blockWriteOperations: big(blockIo?.writeOperations),
     ...(network === undefined ? {} : { network: networkOf(network) }),
+    ...(usage === undefined ? {} : { usage: usageOf(usage) }),
   });
 }
 

@@ -8,8 +8,10 @@ import type { SandboxSample } from "../monitor/sample.ts";
 import type { Sampler } from "../monitor/sampler-loop.ts";
 import { stuckProcesses } from "../monitor/stuck.ts";
 import { increase } from "../monitor/window.ts";
+import type { Repository } from "../sandbox/repository.ts";
 import type { Watch } from "../sandbox/watch.ts";
-import { hostStatsOf, statsOf } from "./stats-codec.ts";
+import type { Metering } from "../tenant/metering.ts";
+import { hostStatsOf, statsOf, usageOf } from "./stats-codec.ts";
 
 export interface StatsFeed {
   /** What the reconciler tells of. */
@@ -22,6 +24,8 @@ export interface StatsFeed {
 export interface StatsFeedOptions {
   readonly sampler: Sampler;
   readonly hostSampler: HostSampler;
+  readonly repository: Pick<Repository, "get">;
+  readonly metering: Pick<Metering, "ofSandbox" | "ofTenants">;
   /** A process in a sandbox was killed at the memory limit. What throws is told again at the next sample. */
   readonly onOomKill: (id: string) => void;
   /** A sample of the host was taken. */
@@ -38,6 +42,8 @@ interface Latest {
 export function createStatsFeed({
   sampler,
   hostSampler,
+  repository,
+  metering,
   onOomKill,
   onHostSample,
 }: StatsFeedOptions): StatsFeed {
@@ -86,7 +92,11 @@ export function createStatsFeed({
     batch: () =>
       create(StatsBatchSchema, {
         ...(host === undefined ? {} : { host: hostStatsOf(host) }),
-        sandboxes: [...latest].map(([id, { sample, cpuMillis }]) => statsOf(id, sample, cpuMillis)),
+        sandboxes: [...latest].map(([id, { sample, cpuMillis }]) => {
+          const record = repository.get(id);
+          return statsOf(id, sample, cpuMillis, record && metering.ofSandbox(record));
+        }),
+        tenants: [...metering.ofTenants()].map(([tenant, usage]) => ({ tenant, usage: usageOf(usage) })),
       }),
     close: unsubscribe,
   };

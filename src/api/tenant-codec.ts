@@ -11,6 +11,7 @@ import {
 import type { GroupState } from "../engine/parent-cgroup.ts";
 import type { FieldViolation } from "../errors.ts";
 import type { SandboxRecord } from "../sandbox/record.ts";
+import type { Metered } from "../tenant/metering.ts";
 import { overQuota, promisedTo } from "../tenant/quota.ts";
 import {
   type LimitRange,
@@ -23,17 +24,19 @@ import {
 } from "../tenant/record.ts";
 import type { Tenant } from "../tenant/tenants.ts";
 import { askedResources, limitsOf } from "./sandbox-codec.ts";
+import { usageOf } from "./stats-codec.ts";
 import { timestampOf } from "./time-codec.ts";
 
 /** What a tenant is told from. */
 export interface TenantView {
   readonly tenant: Tenant;
   readonly sandboxes: readonly SandboxRecord[];
+  readonly usage: Metered | undefined;
   readonly group: (GroupState & { readonly parent: string }) | undefined;
 }
 
 /** The contract's tenant, with its status. */
-export function tenantOf({ tenant, sandboxes, group }: TenantView): TenantMessage {
+export function tenantOf({ tenant, sandboxes, usage, group }: TenantView): TenantMessage {
   const promised = promisedTo(sandboxes);
   return create(TenantSchema, {
     ...policyOfTenant(tenant),
@@ -43,6 +46,7 @@ export function tenantOf({ tenant, sandboxes, group }: TenantView): TenantMessag
       overQuota: overQuota(promised, tenant.policy.quota).map((key) => quotaNames[key]),
       deleting: tenant.deleting ?? false,
       ...(group === undefined ? {} : { cgroup: cgroupOf(group) }),
+      ...(usage === undefined ? {} : { usage: usageOf(usage) }),
     },
   });
 }

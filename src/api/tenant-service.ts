@@ -7,6 +7,7 @@ import type { SandboxRecord } from "../sandbox/record.ts";
 import type { Repository } from "../sandbox/repository.ts";
 import type { Groups } from "../tenant/groups.ts";
 import { rangeViolations } from "../tenant/limit-range.ts";
+import type { Metering } from "../tenant/metering.ts";
 import { notFound, type Tenant, type Tenants } from "../tenant/tenants.ts";
 import { actorOfCaller, callerKey } from "./caller.ts";
 import { policyOf, tenantOf, unboundable } from "./tenant-codec.ts";
@@ -14,6 +15,7 @@ import { policyOf, tenantOf, unboundable } from "./tenant-codec.ts";
 export interface TenantServiceOptions {
   readonly tenants: Tenants;
   readonly groups: Pick<Groups, "read">;
+  readonly metering: Pick<Metering, "ofTenant">;
   readonly repository: Repository;
 }
 
@@ -22,10 +24,11 @@ const defaultPage = 100;
 export function createTenantService({
   tenants,
   groups,
+  metering,
   repository,
 }: TenantServiceOptions): ServiceImpl<typeof TenantService> {
   const told = (tenant: Tenant, sandboxes: readonly SandboxRecord[]) =>
-    tenantOf({ tenant, sandboxes, group: groups.read(tenant) });
+    tenantOf({ tenant, sandboxes, usage: metering.ofTenant(tenant.name), group: groups.read(tenant) });
   const toldOf = (tenant: Tenant) =>
     told(
       tenant,

@@ -25,4 +25,8 @@ export const migrations: readonly string[] = [
       'createdAtMs', unixepoch() * 1000, 'updatedAtMs', unixepoch() * 1000
     ) FROM uids;
   `,
+  `
+  -- what sandboxes and tenants used
+  CREATE TABLE meters (key TEXT PRIMARY KEY, document TEXT NOT NULL) STRICT;
+  `,
 ];

@@ -33,6 +33,8 @@ export interface Transaction {
   /** Notes a uid that a tenant is known to have. */
   claimUid(tenant: string, uid: number): void;
   setMeta(key: string, value: string): void;
+  putMeter(key: string, document: string): void;
+  removeMeter(key: string): void;
 }
 
 export interface Store {
@@ -43,6 +45,7 @@ export interface Store {
   readonly events: EventLog;
   sandboxDocuments(): readonly string[];
   tenantDocuments(): readonly string[];
+  meters(): readonly { readonly key: string; readonly document: string }[];
   isTombstone(instance: string): boolean;
   meta(key: string): string | undefined;
   /**
@@ -112,6 +115,10 @@ export function storeOver(
       SELECT name FROM uids WHERE released_ms IS NOT NULL AND uid BETWEEN ?1 AND ?2
       ORDER BY released_ms, uid LIMIT 1
     ) RETURNING uid`);
+  const putMeter = db.prepare(
+    "INSERT INTO meters VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET document = excluded.document",
+  );
+  const removeMeter = db.prepare("DELETE FROM meters WHERE key = ?");
   const events = createEventLog(db, eventRetention);
 
   const documents = (query: string) =>
@@ -154,6 +161,8 @@ export function storeOver(
     },
     claimUid: (tenant, uid) => void claimUid.run(tenant, uid),
     setMeta: (key, value) => void setMeta.run(key, value),
+    putMeter: (key, document) => void putMeter.run(key, document),
+    removeMeter: (key) => void removeMeter.run(key),
   };
 
   function transact<T>(change: (transaction: Transaction) => T): T {
@@ -178,6 +187,7 @@ export function storeOver(
     events,
     sandboxDocuments: () => documents("SELECT document FROM sandboxes ORDER BY id"),
     tenantDocuments: () => documents("SELECT document FROM tenants ORDER BY name"),
+    meters: () => db.prepare("SELECT key, document FROM meters").all() as { key: string; document: string }[],
     isTombstone: (instance) => getTombstone.get(instance) !== undefined,
     meta,
     transact,

@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file sandboxd/v1/stats.proto.
  */
 export const file_sandboxd_v1_stats: GenFile = /*@__PURE__*/
-  fileDesc("ChdzYW5kYm94ZC92MS9zdGF0cy5wcm90bxILc2FuZGJveGQudjEikwQKDFNhbmRib3hTdGF0cxISCgpzYW5kYm94X2lkGAEgASgJEigKBHRpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhYKDmNwdV91c2FnZV91c2VjGAMgASgDEhgKEGNwdV91c2FnZV9taWxsaXMYBCABKAMSEwoLY3B1X3BlcmlvZHMYBSABKAMSHQoVY3B1X3Rocm90dGxlZF9wZXJpb2RzGAYgASgDEhoKEmNwdV90aHJvdHRsZWRfdXNlYxgHIAEoAxIaChJtZW1vcnlfdXNhZ2VfYnl0ZXMYCCABKAMSIAoYbWVtb3J5X3dvcmtpbmdfc2V0X2J5dGVzGAkgASgDEhoKEm1lbW9yeV9saW1pdF9ieXRlcxgKIAEoAxIRCglvb21fa2lsbHMYCyABKAMSDAoEcGlkcxgMIAEoAxISCgpwaWRzX2xpbWl0GA0gASgDEhQKDHBpZHNfcmVmdXNlZBgOIAEoAxIYChBibG9ja19yZWFkX2J5dGVzGA8gASgDEhkKEWJsb2NrX3dyaXRlX2J5dGVzGBAgASgDEh0KFWJsb2NrX3JlYWRfb3BlcmF0aW9ucxgRIAEoAxIeChZibG9ja193cml0ZV9vcGVyYXRpb25zGBIgASgDEioKB25ldHdvcmsYEyABKAsyGS5zYW5kYm94ZC52MS5OZXR3b3JrU3RhdHMicAoMTmV0d29ya1N0YXRzEhUKDXJlY2VpdmVfYnl0ZXMYASABKAMSFgoOdHJhbnNtaXRfYnl0ZXMYAiABKAMSFwoPcmVjZWl2ZV9wYWNrZXRzGAMgASgDEhgKEHRyYW5zbWl0X3BhY2tldHMYBCABKAMikAIKE1NhbmRib3hTdGF0c1N1bW1hcnkSKQoGd2luZG93GAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEg8KB3NhbXBsZXMYAiABKAMSIAoYY3B1X3VzYWdlX21pbGxpc19hdmVyYWdlGAMgASgDEhwKFGNwdV91c2FnZV9taWxsaXNfbWF4GAQgASgDEhsKE2NwdV90aHJvdHRsZWRfcmF0aW8YBSABKAESKAogbWVtb3J5X3dvcmtpbmdfc2V0X2J5dGVzX2F2ZXJhZ2UYBiABKAMSJAocbWVtb3J5X3dvcmtpbmdfc2V0X2J5dGVzX21heBgHIAEoAxIQCghwaWRzX21heBgIIAEoAyK3AwoJSG9zdFN0YXRzEigKBHRpbWUYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhgKEGNwdV91c2FnZV9taWxsaXMYAiABKAMSGgoSbWVtb3J5X3RvdGFsX2J5dGVzGAMgASgDEh4KFm1lbW9yeV9hdmFpbGFibGVfYnl0ZXMYBCABKAMSDQoFbG9hZDEYBSABKAESDQoFbG9hZDUYBiABKAESDgoGbG9hZDE1GAcgASgBEisKDGNwdV9wcmVzc3VyZRgIIAEoCzIVLnNhbmRib3hkLnYxLlByZXNzdXJlEi4KD21lbW9yeV9wcmVzc3VyZRgJIAEoCzIVLnNhbmRib3hkLnYxLlByZXNzdXJlEioKC2lvX3ByZXNzdXJlGAogASgLMhUuc2FuZGJveGQudjEuUHJlc3N1cmUSJQoFZGlza3MYCyADKAsyFi5zYW5kYm94ZC52MS5EaXNrU3RhdHMSKgoHbmV0d29yaxgMIAEoCzIZLnNhbmRib3hkLnYxLk5ldHdvcmtTdGF0cxIMCgRwaWRzGA0gASgDEhIKCnBpZHNfbGltaXQYDiABKAMiWgoIUHJlc3N1cmUSEgoKc29tZV9hdmcxMBgBIAEoARISCgpzb21lX2F2ZzYwGAIgASgBEhIKCmZ1bGxfYXZnMTAYAyABKAESEgoKZnVsbF9hdmc2MBgEIAEoASJ3CglEaXNrU3RhdHMSDAoEcGF0aBgBIAEoCRITCgt0b3RhbF9ieXRlcxgCIAEoAxIXCg9hdmFpbGFibGVfYnl0ZXMYAyABKAMSFAoMdG90YWxfaW5vZGVzGAQgASgDEhgKEGF2YWlsYWJsZV9pbm9kZXMYBSABKAMiYAoKU3RhdHNCYXRjaBIkCgRob3N0GAEgASgLMhYuc2FuZGJveGQudjEuSG9zdFN0YXRzEiwKCXNhbmRib3hlcxgCIAMoCzIZLnNhbmRib3hkLnYxLlNhbmRib3hTdGF0c2IGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("ChdzYW5kYm94ZC92MS9zdGF0cy5wcm90bxILc2FuZGJveGQudjEivgQKDFNhbmRib3hTdGF0cxISCgpzYW5kYm94X2lkGAEgASgJEigKBHRpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhYKDmNwdV91c2FnZV91c2VjGAMgASgDEhgKEGNwdV91c2FnZV9taWxsaXMYBCABKAMSEwoLY3B1X3BlcmlvZHMYBSABKAMSHQoVY3B1X3Rocm90dGxlZF9wZXJpb2RzGAYgASgDEhoKEmNwdV90aHJvdHRsZWRfdXNlYxgHIAEoAxIaChJtZW1vcnlfdXNhZ2VfYnl0ZXMYCCABKAMSIAoYbWVtb3J5X3dvcmtpbmdfc2V0X2J5dGVzGAkgASgDEhoKEm1lbW9yeV9saW1pdF9ieXRlcxgKIAEoAxIRCglvb21fa2lsbHMYCyABKAMSDAoEcGlkcxgMIAEoAxISCgpwaWRzX2xpbWl0GA0gASgDEhQKDHBpZHNfcmVmdXNlZBgOIAEoAxIYChBibG9ja19yZWFkX2J5dGVzGA8gASgDEhkKEWJsb2NrX3dyaXRlX2J5dGVzGBAgASgDEh0KFWJsb2NrX3JlYWRfb3BlcmF0aW9ucxgRIAEoAxIeChZibG9ja193cml0ZV9vcGVyYXRpb25zGBIgASgDEioKB25ldHdvcmsYEyABKAsyGS5zYW5kYm94ZC52MS5OZXR3b3JrU3RhdHMSKQoFdXNhZ2UYFCABKAsyGi5zYW5kYm94ZC52MS5SZXNvdXJjZVVzYWdlItQBCg1SZXNvdXJjZVVzYWdlEigKBHRpbWUYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhYKDmNwdV91c2FnZV91c2VjGAIgASgDEhsKE21lbW9yeV9ieXRlX3NlY29uZHMYAyABKAESGAoQYmxvY2tfcmVhZF9ieXRlcxgEIAEoAxIZChFibG9ja193cml0ZV9ieXRlcxgFIAEoAxIvCgxydW5uaW5nX3RpbWUYBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iSAoLVGVuYW50VXNhZ2USDgoGdGVuYW50GAEgASgJEikKBXVzYWdlGAIgASgLMhouc2FuZGJveGQudjEuUmVzb3VyY2VVc2FnZSJwCgxOZXR3b3JrU3RhdHMSFQoNcmVjZWl2ZV9ieXRlcxgBIAEoAxIWCg50cmFuc21pdF9ieXRlcxgCIAEoAxIXCg9yZWNlaXZlX3BhY2tldHMYAyABKAMSGAoQdHJhbnNtaXRfcGFja2V0cxgEIAEoAyKQAgoTU2FuZGJveFN0YXRzU3VtbWFyeRIpCgZ3aW5kb3cYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SDwoHc2FtcGxlcxgCIAEoAxIgChhjcHVfdXNhZ2VfbWlsbGlzX2F2ZXJhZ2UYAyABKAMSHAoUY3B1X3VzYWdlX21pbGxpc19tYXgYBCABKAMSGwoTY3B1X3Rocm90dGxlZF9yYXRpbxgFIAEoARIoCiBtZW1vcnlfd29ya2luZ19zZXRfYnl0ZXNfYXZlcmFnZRgGIAEoAxIkChxtZW1vcnlfd29ya2luZ19zZXRfYnl0ZXNfbWF4GAcgASgDEhAKCHBpZHNfbWF4GAggASgDIrcDCglIb3N0U3RhdHMSKAoEdGltZRgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASGAoQY3B1X3VzYWdlX21pbGxpcxgCIAEoAxIaChJtZW1vcnlfdG90YWxfYnl0ZXMYAyABKAMSHgoWbWVtb3J5X2F2YWlsYWJsZV9ieXRlcxgEIAEoAxINCgVsb2FkMRgFIAEoARINCgVsb2FkNRgGIAEoARIOCgZsb2FkMTUYByABKAESKwoMY3B1X3ByZXNzdXJlGAggASgLMhUuc2FuZGJveGQudjEuUHJlc3N1cmUSLgoPbWVtb3J5X3ByZXNzdXJlGAkgASgLMhUuc2FuZGJveGQudjEuUHJlc3N1cmUSKgoLaW9fcHJlc3N1cmUYCiABKAsyFS5zYW5kYm94ZC52MS5QcmVzc3VyZRIlCgVkaXNrcxgLIAMoCzIWLnNhbmRib3hkLnYxLkRpc2tTdGF0cxIqCgduZXR3b3JrGAwgASgLMhkuc2FuZGJveGQudjEuTmV0d29ya1N0YXRzEgwKBHBpZHMYDSABKAMSEgoKcGlkc19saW1pdBgOIAEoAyJaCghQcmVzc3VyZRISCgpzb21lX2F2ZzEwGAEgASgBEhIKCnNvbWVfYXZnNjAYAiABKAESEgoKZnVsbF9hdmcxMBgDIAEoARISCgpmdWxsX2F2ZzYwGAQgASgBIncKCURpc2tTdGF0cxIMCgRwYXRoGAEgASgJEhMKC3RvdGFsX2J5dGVzGAIgASgDEhcKD2F2YWlsYWJsZV9ieXRlcxgDIAEoAxIUCgx0b3RhbF9pbm9kZXMYBCABKAMSGAoQYXZhaWxhYmxlX2lub2RlcxgFIAEoAyKLAQoKU3RhdHNCYXRjaBIkCgRob3N0GAEgASgLMhYuc2FuZGJveGQudjEuSG9zdFN0YXRzEiwKCXNhbmRib3hlcxgCIAMoCzIZLnNhbmRib3hkLnYxLlNhbmRib3hTdGF0cxIpCgd0ZW5hbnRzGAMgAygLMhguc2FuZGJveGQudjEuVGVuYW50VXNhZ2ViBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * One sample of one sandbox, read from its cgroup. Counters rise from the sandbox's last start.
@@ -152,6 +152,13 @@ export type SandboxStats = Message<"sandboxd.v1.SandboxStats"> & {
    * @generated from field: sandboxd.v1.NetworkStats network = 19;
    */
   network?: NetworkStats | undefined;
+
+  /**
+   * What it used over all of its runs. Absent until it is first written.
+   *
+   * @generated from field: sandboxd.v1.ResourceUsage usage = 20;
+   */
+  usage?: ResourceUsage | undefined;
 };
 
 /**
@@ -160,6 +167,92 @@ export type SandboxStats = Message<"sandboxd.v1.SandboxStats"> & {
  */
 export const SandboxStatsSchema: GenMessage<SandboxStats> = /*@__PURE__*/
   messageDesc(file_sandboxd_v1_stats, 0);
+
+/**
+ * What was used, as it may be charged for: over all runs of a sandbox, or over all sandboxes of a tenant, deleted ones included. Rising,
+ * also over restarts of sandboxes, daemon and host: it is on disk before it is told, every 10 s. What is not yet on disk when the
+ * daemon is killed is made up for at its next start as far as the kernel still knows it; the last second of a run may be missing.
+ *
+ * @generated from message sandboxd.v1.ResourceUsage
+ */
+export type ResourceUsage = Message<"sandboxd.v1.ResourceUsage"> & {
+  /**
+   * Up to when, by the host's clock.
+   *
+   * @generated from field: google.protobuf.Timestamp time = 1;
+   */
+  time?: Timestamp | undefined;
+
+  /**
+   * CPU time. Unit: microseconds.
+   *
+   * @generated from field: int64 cpu_usage_usec = 2;
+   */
+  cpuUsageUsec: bigint;
+
+  /**
+   * Memory charged (memory_usage_bytes) times the time for which it was. Unit: byte-seconds.
+   *
+   * @generated from field: double memory_byte_seconds = 3;
+   */
+  memoryByteSeconds: number;
+
+  /**
+   * Read from disks, where the host counts it. Unit: bytes.
+   *
+   * @generated from field: int64 block_read_bytes = 4;
+   */
+  blockReadBytes: bigint;
+
+  /**
+   * Written to disks, likewise. Unit: bytes.
+   *
+   * @generated from field: int64 block_write_bytes = 5;
+   */
+  blockWriteBytes: bigint;
+
+  /**
+   * Time for which it ran or was paused; of a tenant, the sum over its sandboxes.
+   *
+   * @generated from field: google.protobuf.Duration running_time = 6;
+   */
+  runningTime?: Duration | undefined;
+};
+
+/**
+ * Describes the message sandboxd.v1.ResourceUsage.
+ * Use `create(ResourceUsageSchema)` to create a new message.
+ */
+export const ResourceUsageSchema: GenMessage<ResourceUsage> = /*@__PURE__*/
+  messageDesc(file_sandboxd_v1_stats, 1);
+
+/**
+ * What a tenant used.
+ *
+ * @generated from message sandboxd.v1.TenantUsage
+ */
+export type TenantUsage = Message<"sandboxd.v1.TenantUsage"> & {
+  /**
+   * Its name.
+   *
+   * @generated from field: string tenant = 1;
+   */
+  tenant: string;
+
+  /**
+   * Since the host first knew it.
+   *
+   * @generated from field: sandboxd.v1.ResourceUsage usage = 2;
+   */
+  usage?: ResourceUsage | undefined;
+};
+
+/**
+ * Describes the message sandboxd.v1.TenantUsage.
+ * Use `create(TenantUsageSchema)` to create a new message.
+ */
+export const TenantUsageSchema: GenMessage<TenantUsage> = /*@__PURE__*/
+  messageDesc(file_sandboxd_v1_stats, 2);
 
 /**
  * Traffic of one sandbox or host.
@@ -201,7 +294,7 @@ export type NetworkStats = Message<"sandboxd.v1.NetworkStats"> & {
  * Use `create(NetworkStatsSchema)` to create a new message.
  */
 export const NetworkStatsSchema: GenMessage<NetworkStats> = /*@__PURE__*/
-  messageDesc(file_sandboxd_v1_stats, 1);
+  messageDesc(file_sandboxd_v1_stats, 3);
 
 /**
  * Summary of the samples of one sandbox in a window.
@@ -271,7 +364,7 @@ export type SandboxStatsSummary = Message<"sandboxd.v1.SandboxStatsSummary"> & {
  * Use `create(SandboxStatsSummarySchema)` to create a new message.
  */
 export const SandboxStatsSummarySchema: GenMessage<SandboxStatsSummary> = /*@__PURE__*/
-  messageDesc(file_sandboxd_v1_stats, 2);
+  messageDesc(file_sandboxd_v1_stats, 4);
 
 /**
  * One sample of the host.
@@ -383,7 +476,7 @@ export type HostStats = Message<"sandboxd.v1.HostStats"> & {
  * Use `create(HostStatsSchema)` to create a new message.
  */
 export const HostStatsSchema: GenMessage<HostStats> = /*@__PURE__*/
-  messageDesc(file_sandboxd_v1_stats, 3);
+  messageDesc(file_sandboxd_v1_stats, 5);
 
 /**
  * Pressure stall information: the share of time in which some, or all, tasks waited for a resource.
@@ -425,7 +518,7 @@ export type Pressure = Message<"sandboxd.v1.Pressure"> & {
  * Use `create(PressureSchema)` to create a new message.
  */
 export const PressureSchema: GenMessage<Pressure> = /*@__PURE__*/
-  messageDesc(file_sandboxd_v1_stats, 4);
+  messageDesc(file_sandboxd_v1_stats, 6);
 
 /**
  * One file system.
@@ -474,7 +567,7 @@ export type DiskStats = Message<"sandboxd.v1.DiskStats"> & {
  * Use `create(DiskStatsSchema)` to create a new message.
  */
 export const DiskStatsSchema: GenMessage<DiskStats> = /*@__PURE__*/
-  messageDesc(file_sandboxd_v1_stats, 5);
+  messageDesc(file_sandboxd_v1_stats, 7);
 
 /**
  * A sample of everything at about one moment.
@@ -495,6 +588,13 @@ export type StatsBatch = Message<"sandboxd.v1.StatsBatch"> & {
    * @generated from field: repeated sandboxd.v1.SandboxStats sandboxes = 2;
    */
   sandboxes: SandboxStats[];
+
+  /**
+   * Every tenant that used anything.
+   *
+   * @generated from field: repeated sandboxd.v1.TenantUsage tenants = 3;
+   */
+  tenants: TenantUsage[];
 };
 
 /**
@@ -502,5 +602,5 @@ export type StatsBatch = Message<"sandboxd.v1.StatsBatch"> & {
  * Use `create(StatsBatchSchema)` to create a new message.
  */
 export const StatsBatchSchema: GenMessage<StatsBatch> = /*@__PURE__*/
-  messageDesc(file_sandboxd_v1_stats, 6);
+  messageDesc(file_sandboxd_v1_stats, 8);
 
