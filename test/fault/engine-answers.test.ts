@@ -239,10 +239,27 @@ describe.skipIf(engineObstacle !== undefined)(
 
       test("in pieces of three bytes tells as much as one in lines", async () => {
         await host.daemon.cleanup();
-        door.rule({ path: events, fault: { kind: "pieces", bytes: 3 } });
+        let bytesBehind = 0;
+        const behind = (bytes: number) => {
+          bytesBehind = bytes;
+        };
+        door.rule({ path: events, fault: { kind: "pieces", bytes: 3, behind } });
         // a comparison would see the end too, and could not tell whose doing it was
         host = await startBehindDoor("10m");
         const sandbox = await host.run("killed", sleeping);
+        // while its start is still being told, that would have the daemon look, and see an end by nobody knows whom
+        await eventually(
+          "the stream to be at rest",
+          async () => {
+            const found = [];
+            for (let round = 0; round < 5; round += 1) {
+              await new Promise((resolve) => setTimeout(resolve, 100));
+              found.push(bytesBehind);
+            }
+            return found;
+          },
+          (found) => found.every((bytes) => bytes === 0),
+        );
         await host.docker.getContainer(present(sandbox.status).containerId).kill();
         const now = await host.until("killed", isIn(SandboxState.FAILED));
         expect(whereIs(now).reason, "only an event tells who sent the signal").toBe("EXTERNAL");

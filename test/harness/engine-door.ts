@@ -25,8 +25,8 @@ export type Fault =
   | { readonly kind: "silence" }
   /** The engine does it, and the connection breaks before its answer: all of it, or after half of its body. */
   | { readonly kind: "cut"; readonly after: "request" | "half" }
-  /** Its answer arrives in pieces of so many bytes. */
-  | { readonly kind: "pieces"; readonly bytes: number }
+  /** Its answer arrives in pieces of so many bytes; `behind` is told how many bytes are still to arrive of what the engine said. */
+  | { readonly kind: "pieces"; readonly bytes: number; readonly behind?: (bytes: number) => void }
   /**
    * `reached` is called once the call has come so far: it has arrived, the engine has done it, or its answer was handed to the
    * caller. Before that it does not go on; one that `arrived` never does.
@@ -197,7 +197,7 @@ async function serve(
     if (fault.at === "answered") await fault.reached();
   } else if (fault?.kind === "pieces") {
     outgoing.writeHead(status, headers).flushHeaders();
-    await pipeline(answer, inPieces(fault.bytes), outgoing);
+    await pipeline(answer, inPieces(fault), outgoing);
   } else if (fault?.kind === "cut" || change?.answered !== undefined) {
     const whole = changed(await buffer(answer), change?.answered);
     const { "transfer-encoding": _chunked, ...plain } = headers;
@@ -232,11 +232,12 @@ function changed(body: Buffer, change: Change | undefined): Buffer {
   return Buffer.from(JSON.stringify(change(JSON.parse(body.toString()) as Json)));
 }
 
-function inPieces(bytes: number) {
+function inPieces({ bytes, behind }: Extract<Fault, { readonly kind: "pieces" }>) {
   return async function* (source: AsyncIterable<Buffer>) {
     for await (const chunk of source) {
       for (let at = 0; at < chunk.length; at += bytes) {
         yield chunk.subarray(at, at + bytes);
+        behind?.(Math.max(0, chunk.length - at - bytes));
         // a turn of the event loop, so that the pieces are written one by one
         await new Promise((resolve) => setImmediate(resolve));
       }
