@@ -15,13 +15,11 @@ import type { SandboxFilter } from "../../gen/sandboxd/v1/sandbox_service_pb.ts"
 import type { Clock } from "../sandbox/clock.ts";
 import type { Actor, ExitReport, Resources, SandboxRecord, State } from "../sandbox/record.ts";
 import type { SpecRequest } from "../sandbox/spec.ts";
-import type { Metered } from "../tenant/metering.ts";
 import { lifeOf, lifeRequestOf, lifeStatusOf } from "./life-codec.ts";
-import { usageOf } from "./stats-codec.ts";
 import { durationOf, millisecondsOf, timestampOf } from "./time-codec.ts";
 
 /** The contract's sandbox. Deadlines are told by the wall clock as it is set now. */
-export function sandboxOf(record: SandboxRecord, clock: Clock, usage?: Metered): Sandbox {
+export function sandboxOf(record: SandboxRecord, clock: Clock): Sandbox {
   const { spec, transition, exit } = record;
   return create(SandboxSchema, {
     sandboxId: record.id,
@@ -68,7 +66,6 @@ export function sandboxOf(record: SandboxRecord, clock: Clock, usage?: Metered):
       imageId: record.imageId,
       uid: BigInt(record.uid),
       ...lifeStatusOf(record, clock),
-      ...(usage === undefined ? {} : { usage: usageOf(usage) }),
     },
   });
 }

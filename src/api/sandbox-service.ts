@@ -22,7 +22,7 @@ import { actorOfCaller, callerKey } from "./caller.ts";
 import { documentOf } from "./event-codec.ts";
 import { checkResumable, followEvents } from "./event-feed.ts";
 import { askedResources, matcherOf, sandboxOf, specRequestOf } from "./sandbox-codec.ts";
-import { statsOf, summaryOf } from "./stats-codec.ts";
+import { statsOf, summaryOf, usageOf } from "./stats-codec.ts";
 import { millisecondsOf } from "./time-codec.ts";
 
 export interface SandboxServiceOptions {
@@ -53,13 +53,17 @@ export function createSandboxService({
   current,
   attach,
 }: SandboxServiceOptions): ServiceImpl<typeof SandboxService> {
-  const told = (record: SandboxRecord) => sandboxOf(current(record), clock, metering.ofSandbox(record));
+  const told = (record: SandboxRecord) => sandboxOf(current(record), clock);
   return {
     async createSandbox({ sandboxId, tenant, spec, wait }, context) {
       const request = { id: sandboxId, tenant, spec: specRequestOf(spec), wait: wait ?? true };
       return { sandbox: told(await manager.create({ ...request, ...asking(context) })) };
     },
-    getSandbox: ({ sandboxId }) => ({ sandbox: told(manager.get(sandboxId)) }),
+    getSandbox({ sandboxId }) {
+      const record = manager.get(sandboxId);
+      const usage = metering.ofSandbox(record);
+      return { sandbox: told(record), ...(usage === undefined ? {} : { usage: usageOf(usage) }) };
+    },
     listSandboxes({ filter, pageSize, pageToken }) {
       const matches = matcherOf(filter);
       const after = pageToken === "" ? "" : idOfToken(pageToken, filter);

@@ -25,7 +25,7 @@ describe.skipIf(engineObstacle !== undefined)(`metering (${engineObstacle ?? "en
   });
   afterEach(() => host?.daemon.cleanup());
 
-  const ofSandbox = async (id: string) => (await host.get(id)).status?.usage;
+  const ofSandbox = async (sandboxId: string) => (await host.sandboxes.getSandbox({ sandboxId })).usage;
   const ofTenant = async () => (await host.tenants.getTenant({ tenant })).tenant?.status?.usage;
   const exceeds = (least: bigint) => (usage: ResourceUsage | undefined) =>
     usage !== undefined && usage.cpuUsageUsec > least;
