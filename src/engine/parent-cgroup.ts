@@ -123,9 +123,10 @@ export function createParentCgroups({
     },
 
     async remove(parent) {
-      if (isSlice(parent)) {
+      const found = directoriesOf(parent);
+      if (found.length > 0 && isSlice(parent)) {
         // systemd stops what is in a slice together with it
-        if (directoriesOf(parent).some(isUsed)) return false;
+        if (found.some(isUsed)) return false;
         await slices.stop(parent);
       }
       for (const directory of directoriesOf(parent)) await removeIfEmpty(directory);

@@ -192,7 +192,8 @@ export function createGroups(options: GroupsOptions): Groups {
       clearInterval(checks);
       unsubscribe();
       unfollow();
-      await queue;
+      // what changed a moment ago is not left as it was
+      await (timer === undefined ? queue : inTurn(settle));
     },
   };
 }

@@ -163,6 +163,15 @@ describe("a moment after a change,", () => {
   });
 });
 
+test("what changed a moment before the daemon ends is not left as it was", async () => {
+  const { groups, held, run, stop } = grouped(tenantOf("acme", 300_001));
+  const one = run("one", "acme");
+  await groups.ensure("acme");
+  stop(one);
+  await groups.close();
+  expect([...held.keys()]).toEqual([]);
+});
+
 test("what an earlier life of the daemon left is compared, and removed where nothing runs", async () => {
   const { held } = grouped(tenantOf("acme", 300_001));
   held.set("/sandboxd/300001", { cpuWeight: 2 });
