@@ -116,6 +116,13 @@ export function invalidField(field: string, description: string, hint?: string):
   });
 }
 
+/** @throws SandboxdError INVALID_FIELD naming each of the fields, if there are any. */
+export function throwIfAny(fields: readonly FieldViolation[]): void {
+  if (fields.length === 0) return;
+  const message = fields.map((one) => `${one.field}: ${one.description}`).join("; ");
+  throw new SandboxdError("INVALID_FIELD", message, { fields });
+}
+
 /** What was thrown, in words. */
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);

@@ -92,7 +92,7 @@ function readSummary(file, status) {
 }
 
 /** Prints which tests were skipped, by reason. Returns the closing line. */
-function report(summaries, { hasEngine, guestObstacle }) {
+function report(summaries, { hasEngine, guestObstacle, isLimited }) {
   const sumOf = (count) => summaries.map(count).reduce((sum, one) => sum + one, 0);
   const skipped = summaries.flatMap((summary) => summary.skipped);
   // Node 20 has no Map.groupBy.
@@ -100,7 +100,7 @@ function report(summaries, { hasEngine, guestObstacle }) {
   for (const test of skipped) {
     const isOnGuest = test.file.startsWith("test/host/");
     const missing = isOnGuest
-      ? (guestObstacle ?? noTime)
+      ? (guestObstacle ?? (isLimited ? noTime : "no reason given"))
       : hasEngine
         ? "no reason given"
         : "there is no engine";
@@ -136,7 +136,7 @@ async function runParts(asked, { directory, runChild, prepareGuest }) {
     summaries.push(readSummary(summary, status));
     worst = Math.max(worst, status);
   }
-  return { summaries, status: worst, guestObstacle };
+  return { summaries, status: worst, guestObstacle, isLimited };
 }
 
 await main(async () => {
@@ -154,8 +154,8 @@ await main(async () => {
     // With libfaketime a daemon has a wall clock of its own.
     const packages = ["gcc", "libc6-dev", "curl", "openssl", "libfaketime"];
     return await withScratch({ kind: "test", engine, packages, log }, async ({ hasEngine, ...scratch }) => {
-      const { summaries, status, guestObstacle } = await runParts(asked, scratch);
-      closing = report(summaries, { hasEngine, guestObstacle });
+      const { summaries, status, ...run } = await runParts(asked, scratch);
+      closing = report(summaries, { hasEngine, ...run });
       return status;
     });
   } finally {

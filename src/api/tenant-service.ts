@@ -2,7 +2,7 @@
 
 import type { ServiceImpl } from "@connectrpc/connect";
 import type { TenantService } from "../../gen/sandboxd/v1/tenant_service_pb.ts";
-import { type FieldViolation, invalidField, SandboxdError } from "../errors.ts";
+import { invalidField, throwIfAny } from "../errors.ts";
 import type { SandboxRecord } from "../sandbox/record.ts";
 import type { Repository } from "../sandbox/repository.ts";
 import type { Groups } from "../tenant/groups.ts";
@@ -61,12 +61,6 @@ export function createTenantService({
       return {};
     },
   };
-}
-
-function throwIfAny(fields: readonly FieldViolation[]): void {
-  if (fields.length === 0) return;
-  const message = fields.map((one) => `${one.field}: ${one.description}`).join("; ");
-  throw new SandboxdError("INVALID_FIELD", message, { fields });
 }
 
 const tokenPrefix = "tenant:";

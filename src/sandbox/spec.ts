@@ -3,7 +3,7 @@
 
 import { createHash } from "node:crypto";
 import type { Config } from "../config/config.ts";
-import { type FieldViolation, SandboxdError } from "../errors.ts";
+import { type FieldViolation, SandboxdError, throwIfAny } from "../errors.ts";
 import { checkRange, leastRequest, rangeNames, within } from "../tenant/limit-range.ts";
 import type { LimitRange } from "../tenant/record.ts";
 import { effectiveLife, type LifeRequest, lifeViolations } from "./life-spec.ts";
@@ -300,10 +300,4 @@ function resourceViolations(resources: Resources, limits: Rules["limits"]): read
 
 function violationIf(broken: boolean, field: string, description: string): readonly FieldViolation[] {
   return broken ? [{ field, description }] : [];
-}
-
-function throwIfAny(fields: readonly FieldViolation[]): void {
-  if (fields.length === 0) return;
-  const message = fields.map((one) => `${one.field}: ${one.description}`).join("; ");
-  throw new SandboxdError("INVALID_FIELD", message, { fields });
 }
