@@ -229,14 +229,20 @@ export function createTenants(options: TenantsOptions): Tenants {
       assertNotDeleting(name);
       checkGeneration(name, generation);
       const isNew = !records.has(name);
-      const put = write(name, (record) => ({
-        ...record,
-        policy,
-        generation: isNew ? 1 : record.generation + 1,
-        updatedAtMs: Date.now(),
-      }));
-      await store.durable();
-      return put;
+      try {
+        const put = write(name, (record) => ({
+          ...record,
+          policy,
+          generation: isNew ? 1 : record.generation + 1,
+          updatedAtMs: Date.now(),
+        }));
+        await store.durable();
+        return put;
+      } catch (error) {
+        // the kernel holds what could not be written; why that was, tells more than whether it can be undone
+        if (before !== undefined) await options.hold(before).catch(() => undefined);
+        throw error;
+      }
     },
     async delete(name, { cascade, actor, signal }) {
       const record = records.get(name);

@@ -135,6 +135,17 @@ describe("putting", () => {
     expect(tenants.get("acme")).toMatchObject({ generation: 1, policy: defaultPolicy });
   });
 
+  test("has the kernel hold the old policy again when the new one cannot be written", async () => {
+    const { tenants, store, held } = tenanted();
+    await tenants.put("acme", defaultPolicy);
+    vi.spyOn(store, "transact").mockImplementationOnce(() => {
+      throw new Error("disk full");
+    });
+    await expect(tenants.put("acme", policyOf({ pids: 1 }))).rejects.toThrow("disk full");
+    expect(held.map(({ policy }) => policy)).toEqual([policyOf({ pids: 1 }), defaultPolicy]);
+    expect(tenants.get("acme")).toMatchObject({ generation: 1, policy: defaultPolicy });
+  });
+
   test("of two that compare the same generation, one comes through, however the kernel takes its time", async () => {
     const { tenants, kernel } = tenanted();
     await tenants.put("acme", defaultPolicy);
