@@ -9,6 +9,7 @@ import { createAgent } from "../src/engine/agent.ts";
 import { type ContainerPlan, defaultProcessesPerUser } from "../src/engine/container-plan.ts";
 import { containerCreateOptions } from "../src/engine/host-config.ts";
 import { possibleCpus } from "../src/host/capacity.ts";
+import { parentOf } from "../src/sandbox/plan.ts";
 import { parallel } from "./parallel.ts";
 
 export interface BareEngine {
@@ -21,12 +22,13 @@ export interface BareEngine {
 }
 
 /**
+ * @param hostParent the cgroup of all sandboxes, as the engine is told it.
  * @param sandbox a running sandbox of the daemon; the containers will be like its own.
  * @throws Error when a container made here would differ from it in its HostConfig: then nothing could be compared.
  */
 export async function openBareEngine(
   socket: string,
-  cgroupParent: string,
+  hostParent: string,
   sandbox: Sandbox,
 ): Promise<BareEngine> {
   const agent = createAgent();
@@ -34,7 +36,7 @@ export async function openBareEngine(
   const options: Docker.DockerOptions & { readonly agent: Agent } = { socketPath: socket, agent };
   const docker = new Docker(options);
   const { CgroupVersion: cgroupVersion } = await docker.info();
-  const plan = planOf(sandbox, cgroupParent, cgroupVersion === "2" ? 2 : 1);
+  const plan = planOf(sandbox, hostParent, cgroupVersion === "2" ? 2 : 1);
   const made = new Set<Docker.Container>();
   let count = 0;
 
@@ -66,7 +68,7 @@ export async function openBareEngine(
   return engine;
 }
 
-function planOf(sandbox: Sandbox, cgroupParent: string, cgroupVersion: 1 | 2): ContainerPlan {
+function planOf(sandbox: Sandbox, hostParent: string, cgroupVersion: 1 | 2): ContainerPlan {
   const { spec, status } = sandbox;
   const resources = spec?.resources;
   if (spec === undefined || status === undefined || resources === undefined) {
@@ -85,7 +87,7 @@ function planOf(sandbox: Sandbox, cgroupParent: string, cgroupVersion: 1 | 2): C
     uid,
     gid: uid,
     hostname: sandbox.sandboxId,
-    cgroupParent,
+    cgroupParent: parentOf(hostParent, uid),
     stopSignal: "SIGTERM",
     stopGraceSeconds: Number(spec.stopGrace?.seconds ?? 0n),
     limits: {

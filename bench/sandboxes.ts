@@ -69,10 +69,10 @@ export async function startSandboxes(config: TomlTable = {}): Promise<Sandboxes>
     },
     removeAll,
     async openBareEngine() {
+      // stays until the end: without a sandbox of its own the tenant's cgroup would go, and the containers are under it
       const example = await create();
-      const bare = await openBareEngine(sharedEngine(), daemon.cgroupParent, example);
-      await remove(example.sandboxId);
-      return bare;
+      made.delete(example.sandboxId);
+      return openBareEngine(sharedEngine(), daemon.cgroupParent, example);
     },
     close: () => daemon.cleanup(),
   };
