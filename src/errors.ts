@@ -56,6 +56,14 @@ export const catalogue = {
   TENANT_DELETING: "failed_precondition",
   TENANT_QUOTA_EXCEEDED: "resource_exhausted",
   LIMIT_RANGE_VIOLATED: "invalid_argument",
+  WORKSPACE_NOT_FOUND: "not_found",
+  WORKSPACE_ALREADY_EXISTS: "already_exists",
+  WORKSPACE_IN_USE: "failed_precondition",
+  WORKSPACE_UNAVAILABLE: "failed_precondition",
+  WORKSPACES_UNAVAILABLE: "failed_precondition",
+  SNAPSHOT_NOT_FOUND: "not_found",
+  ARCHIVE_REFUSED: "invalid_argument",
+  ARCHIVE_TOO_LARGE: "resource_exhausted",
 } as const satisfies Record<string, Status>;
 
 export type Reason = keyof typeof catalogue;

@@ -12,13 +12,15 @@ import type { Sandbox } from "./sandbox_pb.ts";
 import { file_sandboxd_v1_sandbox } from "./sandbox_pb.ts";
 import type { Tenant } from "./tenant_pb.ts";
 import { file_sandboxd_v1_tenant } from "./tenant_pb.ts";
+import type { Workspace, WorkspaceSnapshot } from "./workspace_pb.ts";
+import { file_sandboxd_v1_workspace } from "./workspace_pb.ts";
 import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file sandboxd/v1/event.proto.
  */
 export const file_sandboxd_v1_event: GenFile = /*@__PURE__*/
-  fileDesc("ChdzYW5kYm94ZC92MS9ldmVudC5wcm90bxILc2FuZGJveGQudjEivAIKBUV2ZW50EhAKCHNlcXVlbmNlGAEgASgDEigKBHRpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiQKBHR5cGUYAyABKA4yFi5zYW5kYm94ZC52MS5FdmVudFR5cGUSEgoKc2FuZGJveF9pZBgEIAEoCRIOCgZ0ZW5hbnQYBSABKAkSJQoHc2FuZGJveBgGIAEoCzIULnNhbmRib3hkLnYxLlNhbmRib3gSLQoJY29uZGl0aW9uGAcgASgLMhouc2FuZGJveGQudjEuSG9zdENvbmRpdGlvbhIrCghzY2hlZHVsZRgIIAEoCzIZLnNhbmRib3hkLnYxLkhvc3RTY2hlZHVsZRIqCg10ZW5hbnRfcG9saWN5GAkgASgLMhMuc2FuZGJveGQudjEuVGVuYW50KtoDCglFdmVudFR5cGUSGgoWRVZFTlRfVFlQRV9VTlNQRUNJRklFRBAAEh4KGkVWRU5UX1RZUEVfU0FOREJPWF9DUkVBVEVEEAESJAogRVZFTlRfVFlQRV9TQU5EQk9YX1NUQVRFX0NIQU5HRUQQAhIeChpFVkVOVF9UWVBFX1NBTkRCT1hfVVBEQVRFRBADEh4KGkVWRU5UX1RZUEVfU0FOREJPWF9ERUxFVEVEEAQSGgoWRVZFTlRfVFlQRV9TQU5EQk9YX09PTRAFEh8KG0VWRU5UX1RZUEVfU0FOREJPWF9FWFBJUklORxAGEh4KGkVWRU5UX1RZUEVfU0FOREJPWF9SRU5FV0VEEAcSJQohRVZFTlRfVFlQRV9TQU5EQk9YX0hFQUxUSF9DSEFOR0VEEAgSHAoYRVZFTlRfVFlQRV9TQU5EQk9YX1NUVUNLEAkSJQohRVZFTlRfVFlQRV9IT1NUX0NPTkRJVElPTl9DSEFOR0VEEBQSJAogRVZFTlRfVFlQRV9IT1NUX1NDSEVEVUxFX0NIQU5HRUQQFRIdChlFVkVOVF9UWVBFX1RFTkFOVF9DSEFOR0VEEB4SHQoZRVZFTlRfVFlQRV9URU5BTlRfREVMRVRFRBAfYgZwcm90bzM", [file_google_protobuf_timestamp, file_sandboxd_v1_host, file_sandboxd_v1_sandbox, file_sandboxd_v1_tenant]);
+  fileDesc("ChdzYW5kYm94ZC92MS9ldmVudC5wcm90bxILc2FuZGJveGQudjEimQMKBUV2ZW50EhAKCHNlcXVlbmNlGAEgASgDEigKBHRpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiQKBHR5cGUYAyABKA4yFi5zYW5kYm94ZC52MS5FdmVudFR5cGUSEgoKc2FuZGJveF9pZBgEIAEoCRIOCgZ0ZW5hbnQYBSABKAkSJQoHc2FuZGJveBgGIAEoCzIULnNhbmRib3hkLnYxLlNhbmRib3gSLQoJY29uZGl0aW9uGAcgASgLMhouc2FuZGJveGQudjEuSG9zdENvbmRpdGlvbhIrCghzY2hlZHVsZRgIIAEoCzIZLnNhbmRib3hkLnYxLkhvc3RTY2hlZHVsZRIqCg10ZW5hbnRfcG9saWN5GAkgASgLMhMuc2FuZGJveGQudjEuVGVuYW50EikKCXdvcmtzcGFjZRgKIAEoCzIWLnNhbmRib3hkLnYxLldvcmtzcGFjZRIwCghzbmFwc2hvdBgLIAEoCzIeLnNhbmRib3hkLnYxLldvcmtzcGFjZVNuYXBzaG90KvEFCglFdmVudFR5cGUSGgoWRVZFTlRfVFlQRV9VTlNQRUNJRklFRBAAEh4KGkVWRU5UX1RZUEVfU0FOREJPWF9DUkVBVEVEEAESJAogRVZFTlRfVFlQRV9TQU5EQk9YX1NUQVRFX0NIQU5HRUQQAhIeChpFVkVOVF9UWVBFX1NBTkRCT1hfVVBEQVRFRBADEh4KGkVWRU5UX1RZUEVfU0FOREJPWF9ERUxFVEVEEAQSGgoWRVZFTlRfVFlQRV9TQU5EQk9YX09PTRAFEh8KG0VWRU5UX1RZUEVfU0FOREJPWF9FWFBJUklORxAGEh4KGkVWRU5UX1RZUEVfU0FOREJPWF9SRU5FV0VEEAcSJQohRVZFTlRfVFlQRV9TQU5EQk9YX0hFQUxUSF9DSEFOR0VEEAgSHAoYRVZFTlRfVFlQRV9TQU5EQk9YX1NUVUNLEAkSJQohRVZFTlRfVFlQRV9IT1NUX0NPTkRJVElPTl9DSEFOR0VEEBQSJAogRVZFTlRfVFlQRV9IT1NUX1NDSEVEVUxFX0NIQU5HRUQQFRIdChlFVkVOVF9UWVBFX1RFTkFOVF9DSEFOR0VEEB4SHQoZRVZFTlRfVFlQRV9URU5BTlRfREVMRVRFRBAfEiAKHEVWRU5UX1RZUEVfV09SS1NQQUNFX0NSRUFURUQQKBImCiJFVkVOVF9UWVBFX1dPUktTUEFDRV9TVEFURV9DSEFOR0VEECkSIAocRVZFTlRfVFlQRV9XT1JLU1BBQ0VfVVBEQVRFRBAqEiAKHEVWRU5UX1RZUEVfV09SS1NQQUNFX0RFTEVURUQQKxIjCh9FVkVOVF9UWVBFX1dPUktTUEFDRV9TT0ZUX0xJTUlUECwSHwobRVZFTlRfVFlQRV9TTkFQU0hPVF9DUkVBVEVEEC0SHwobRVZFTlRfVFlQRV9TTkFQU0hPVF9ERUxFVEVEEC4SIAocRVZFTlRfVFlQRV9TTkFQU0hPVF9SRVNUT1JFRBAvYgZwcm90bzM", [file_google_protobuf_timestamp, file_sandboxd_v1_host, file_sandboxd_v1_sandbox, file_sandboxd_v1_tenant, file_sandboxd_v1_workspace]);
 
 /**
  * One lifecycle fact. It was written to disk, in one transaction with the state it tells, before anyone was told.
@@ -55,7 +57,7 @@ export type Event = Message<"sandboxd.v1.Event"> & {
   sandboxId: string;
 
   /**
-   * Its owner, or the tenant that was changed. Empty for events of the host.
+   * The owner of the sandbox or workspace, or the tenant that was changed. Empty for events of the host.
    *
    * @generated from field: string tenant = 5;
    */
@@ -88,6 +90,20 @@ export type Event = Message<"sandboxd.v1.Event"> & {
    * @generated from field: sandboxd.v1.Tenant tenant_policy = 9;
    */
   tenantPolicy?: Tenant | undefined;
+
+  /**
+   * The workspace right after the event, for events of workspaces and snapshots.
+   *
+   * @generated from field: sandboxd.v1.Workspace workspace = 10;
+   */
+  workspace?: Workspace | undefined;
+
+  /**
+   * The snapshot, for events of snapshots.
+   *
+   * @generated from field: sandboxd.v1.WorkspaceSnapshot snapshot = 11;
+   */
+  snapshot?: WorkspaceSnapshot | undefined;
 };
 
 /**
@@ -200,6 +216,62 @@ export enum EventType {
    * @generated from enum value: EVENT_TYPE_TENANT_DELETED = 31;
    */
   TENANT_DELETED = 31,
+
+  /**
+   * A workspace was accepted.
+   *
+   * @generated from enum value: EVENT_TYPE_WORKSPACE_CREATED = 40;
+   */
+  WORKSPACE_CREATED = 40,
+
+  /**
+   * A workspace changed its state: see workspace.status.
+   *
+   * @generated from enum value: EVENT_TYPE_WORKSPACE_STATE_CHANGED = 41;
+   */
+  WORKSPACE_STATE_CHANGED = 41,
+
+  /**
+   * A workspace's limits or labels were changed.
+   *
+   * @generated from enum value: EVENT_TYPE_WORKSPACE_UPDATED = 42;
+   */
+  WORKSPACE_UPDATED = 42,
+
+  /**
+   * A workspace is gone; the last event of it.
+   *
+   * @generated from enum value: EVENT_TYPE_WORKSPACE_DELETED = 43;
+   */
+  WORKSPACE_DELETED = 43,
+
+  /**
+   * A soft limit of a workspace is exceeded, holds like a hard one from now on, or is exceeded no more: see workspace.status.soft_limit.
+   *
+   * @generated from enum value: EVENT_TYPE_WORKSPACE_SOFT_LIMIT = 44;
+   */
+  WORKSPACE_SOFT_LIMIT = 44,
+
+  /**
+   * A snapshot was taken.
+   *
+   * @generated from enum value: EVENT_TYPE_SNAPSHOT_CREATED = 45;
+   */
+  SNAPSHOT_CREATED = 45,
+
+  /**
+   * A snapshot is gone.
+   *
+   * @generated from enum value: EVENT_TYPE_SNAPSHOT_DELETED = 46;
+   */
+  SNAPSHOT_DELETED = 46,
+
+  /**
+   * A workspace holds what a snapshot held.
+   *
+   * @generated from enum value: EVENT_TYPE_SNAPSHOT_RESTORED = 47;
+   */
+  SNAPSHOT_RESTORED = 47,
 }
 
 /**

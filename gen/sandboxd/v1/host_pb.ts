@@ -10,13 +10,15 @@ import type { ResourceAmounts } from "./resources_pb.ts";
 import { file_sandboxd_v1_resources } from "./resources_pb.ts";
 import type { Actor } from "./sandbox_pb.ts";
 import { file_sandboxd_v1_sandbox } from "./sandbox_pb.ts";
+import type { WorkspaceBackend } from "./workspace_pb.ts";
+import { file_sandboxd_v1_workspace } from "./workspace_pb.ts";
 import type { Message } from "@bufbuild/protobuf";
 
 /**
  * Describes the file sandboxd/v1/host.proto.
  */
 export const file_sandboxd_v1_host: GenFile = /*@__PURE__*/
-  fileDesc("ChZzYW5kYm94ZC92MS9ob3N0LnByb3RvEgtzYW5kYm94ZC52MSKxBAoESG9zdBIPCgdob3N0X2lkGAEgASgJEg8KB2Jvb3RfaWQYAiABKAkSEwoLc3RhdGVfZXBvY2gYAyABKAkSFgoOZGFlbW9uX3ZlcnNpb24YBCABKAkSLQoGbGFiZWxzGAUgAygLMh0uc2FuZGJveGQudjEuSG9zdC5MYWJlbHNFbnRyeRIuCghjYXBhY2l0eRgGIAEoCzIcLnNhbmRib3hkLnYxLlJlc291cmNlQW1vdW50cxIxCgthbGxvY2F0YWJsZRgHIAEoCzIcLnNhbmRib3hkLnYxLlJlc291cmNlQW1vdW50cxIvCglhbGxvY2F0ZWQYCCABKAsyHC5zYW5kYm94ZC52MS5SZXNvdXJjZUFtb3VudHMSLAoGbGltaXRzGAkgASgLMhwuc2FuZGJveGQudjEuUmVzb3VyY2VBbW91bnRzEi4KCmNvbmRpdGlvbnMYCiADKAsyGi5zYW5kYm94ZC52MS5Ib3N0Q29uZGl0aW9uEiMKBmVuZ2luZRgLIAEoCzITLnNhbmRib3hkLnYxLkVuZ2luZRIlCgdtYWNoaW5lGAwgASgLMhQuc2FuZGJveGQudjEuTWFjaGluZRIRCglhY2NlcHRpbmcYDSABKAgSKwoIc2NoZWR1bGUYDiABKAsyGS5zYW5kYm94ZC52MS5Ib3N0U2NoZWR1bGUaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKjAQoMSG9zdFNjaGVkdWxlEhMKC3NjaGVkdWxhYmxlGAEgASgIEg4KBnJlYXNvbhgCIAEoCRIhCgVhY3RvchgDIAEoCzISLnNhbmRib3hkLnYxLkFjdG9yEigKBHRpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiEKBWRyYWluGAUgASgLMhIuc2FuZGJveGQudjEuRHJhaW4icgoFRHJhaW4SKAoGcG9saWN5GAEgASgOMhguc2FuZGJveGQudjEuRHJhaW5Qb2xpY3kSLAoIZGVhZGxpbmUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhEKCXJlbWFpbmluZxgDIAEoBSKWAQoNSG9zdENvbmRpdGlvbhIsCgR0eXBlGAEgASgOMh4uc2FuZGJveGQudjEuSG9zdENvbmRpdGlvblR5cGUSDgoGYWN0aXZlGAIgASgIEg8KB21lc3NhZ2UYAyABKAkSDAoEaGludBgEIAEoCRIoCgR0aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCKHAQoGRW5naW5lEg8KB3ZlcnNpb24YASABKAkSEwoLYXBpX3ZlcnNpb24YAiABKAkSFgoOY2dyb3VwX3ZlcnNpb24YAyABKAUSFQoNY2dyb3VwX2RyaXZlchgEIAEoCRIWCg5zdG9yYWdlX2RyaXZlchgFIAEoCRIQCghydW50aW1lcxgGIAMoCSKAAQoHTWFjaGluZRIYChBvcGVyYXRpbmdfc3lzdGVtGAEgASgJEg4KBmtlcm5lbBgCIAEoCRIUCgxhcmNoaXRlY3R1cmUYAyABKAkSEQoJY3B1X21vZGVsGAQgASgJEgwKBGNwdXMYBSABKAUSFAoMbWVtb3J5X2J5dGVzGAYgASgDIngKCUhvc3RDaGVjaxIMCgRuYW1lGAEgASgJEioKB3ZlcmRpY3QYAiABKA4yGS5zYW5kYm94ZC52MS5DaGVja1ZlcmRpY3QSDwoHbWVzc2FnZRgDIAEoCRIMCgRoaW50GAQgASgJEhIKCmFkdmlzb3JpZXMYBSADKAkqWQoLRHJhaW5Qb2xpY3kSHAoYRFJBSU5fUE9MSUNZX1VOU1BFQ0lGSUVEEAASFQoRRFJBSU5fUE9MSUNZX1NUT1AQARIVChFEUkFJTl9QT0xJQ1lfV0FJVBACKp4EChFIb3N0Q29uZGl0aW9uVHlwZRIjCh9IT1NUX0NPTkRJVElPTl9UWVBFX1VOU1BFQ0lGSUVEEAASJQohSE9TVF9DT05ESVRJT05fVFlQRV9FTkdJTkVfQUJTRU5UEAESLAooSE9TVF9DT05ESVRJT05fVFlQRV9FTkdJTkVfQUNDRVNTX0RFTklFRBACEiYKIkhPU1RfQ09ORElUSU9OX1RZUEVfRU5HSU5FX1RPT19PTEQQAxIrCidIT1NUX0NPTkRJVElPTl9UWVBFX0VOR0lORV9VTlJFU1BPTlNJVkUQBBIqCiZIT1NUX0NPTkRJVElPTl9UWVBFX0NHUk9VUF9VTlNVUFBPUlRFRBAFEigKJEhPU1RfQ09ORElUSU9OX1RZUEVfU1RBVEVfVU5XUklUQUJMRRAGEicKI0hPU1RfQ09ORElUSU9OX1RZUEVfTUVNT1JZX1BSRVNTVVJFEAoSJQohSE9TVF9DT05ESVRJT05fVFlQRV9ESVNLX1BSRVNTVVJFEAsSJgoiSE9TVF9DT05ESVRJT05fVFlQRV9JTk9ERV9QUkVTU1VSRRAMEiQKIEhPU1RfQ09ORElUSU9OX1RZUEVfUElEX1BSRVNTVVJFEA0SHwobSE9TVF9DT05ESVRJT05fVFlQRV9TVEFMTEVEEA4SJQohSE9TVF9DT05ESVRJT05fVFlQRV9DTE9DS19DSEFOR0VEEA8qkwEKDENoZWNrVmVyZGljdBIdChlDSEVDS19WRVJESUNUX1VOU1BFQ0lGSUVEEAASFAoQQ0hFQ0tfVkVSRElDVF9PSxABEhkKFUNIRUNLX1ZFUkRJQ1RfVU5LTk9XThACEhkKFUNIRUNLX1ZFUkRJQ1RfV0FSTklORxADEhgKFENIRUNLX1ZFUkRJQ1RfRkFJTEVEEARiBnByb3RvMw", [file_google_protobuf_timestamp, file_sandboxd_v1_resources, file_sandboxd_v1_sandbox]);
+  fileDesc("ChZzYW5kYm94ZC92MS9ob3N0LnByb3RvEgtzYW5kYm94ZC52MSLlBAoESG9zdBIPCgdob3N0X2lkGAEgASgJEg8KB2Jvb3RfaWQYAiABKAkSEwoLc3RhdGVfZXBvY2gYAyABKAkSFgoOZGFlbW9uX3ZlcnNpb24YBCABKAkSLQoGbGFiZWxzGAUgAygLMh0uc2FuZGJveGQudjEuSG9zdC5MYWJlbHNFbnRyeRIuCghjYXBhY2l0eRgGIAEoCzIcLnNhbmRib3hkLnYxLlJlc291cmNlQW1vdW50cxIxCgthbGxvY2F0YWJsZRgHIAEoCzIcLnNhbmRib3hkLnYxLlJlc291cmNlQW1vdW50cxIvCglhbGxvY2F0ZWQYCCABKAsyHC5zYW5kYm94ZC52MS5SZXNvdXJjZUFtb3VudHMSLAoGbGltaXRzGAkgASgLMhwuc2FuZGJveGQudjEuUmVzb3VyY2VBbW91bnRzEi4KCmNvbmRpdGlvbnMYCiADKAsyGi5zYW5kYm94ZC52MS5Ib3N0Q29uZGl0aW9uEiMKBmVuZ2luZRgLIAEoCzITLnNhbmRib3hkLnYxLkVuZ2luZRIlCgdtYWNoaW5lGAwgASgLMhQuc2FuZGJveGQudjEuTWFjaGluZRIRCglhY2NlcHRpbmcYDSABKAgSKwoIc2NoZWR1bGUYDiABKAsyGS5zYW5kYm94ZC52MS5Ib3N0U2NoZWR1bGUSMgoKd29ya3NwYWNlcxgPIAEoCzIeLnNhbmRib3hkLnYxLldvcmtzcGFjZUNhcGFjaXR5Gi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiogEKEVdvcmtzcGFjZUNhcGFjaXR5Ei4KB2JhY2tlbmQYASABKA4yHS5zYW5kYm94ZC52MS5Xb3Jrc3BhY2VCYWNrZW5kEhYKDmNhcGFjaXR5X2J5dGVzGAIgASgDEhkKEWFsbG9jYXRhYmxlX2J5dGVzGAMgASgDEhYKDnByb21pc2VkX2J5dGVzGAQgASgDEhIKCndvcmtzcGFjZXMYBSABKAMiowEKDEhvc3RTY2hlZHVsZRITCgtzY2hlZHVsYWJsZRgBIAEoCBIOCgZyZWFzb24YAiABKAkSIQoFYWN0b3IYAyABKAsyEi5zYW5kYm94ZC52MS5BY3RvchIoCgR0aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIhCgVkcmFpbhgFIAEoCzISLnNhbmRib3hkLnYxLkRyYWluInIKBURyYWluEigKBnBvbGljeRgBIAEoDjIYLnNhbmRib3hkLnYxLkRyYWluUG9saWN5EiwKCGRlYWRsaW5lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIRCglyZW1haW5pbmcYAyABKAUilgEKDUhvc3RDb25kaXRpb24SLAoEdHlwZRgBIAEoDjIeLnNhbmRib3hkLnYxLkhvc3RDb25kaXRpb25UeXBlEg4KBmFjdGl2ZRgCIAEoCBIPCgdtZXNzYWdlGAMgASgJEgwKBGhpbnQYBCABKAkSKAoEdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAihwEKBkVuZ2luZRIPCgd2ZXJzaW9uGAEgASgJEhMKC2FwaV92ZXJzaW9uGAIgASgJEhYKDmNncm91cF92ZXJzaW9uGAMgASgFEhUKDWNncm91cF9kcml2ZXIYBCABKAkSFgoOc3RvcmFnZV9kcml2ZXIYBSABKAkSEAoIcnVudGltZXMYBiADKAkigAEKB01hY2hpbmUSGAoQb3BlcmF0aW5nX3N5c3RlbRgBIAEoCRIOCgZrZXJuZWwYAiABKAkSFAoMYXJjaGl0ZWN0dXJlGAMgASgJEhEKCWNwdV9tb2RlbBgEIAEoCRIMCgRjcHVzGAUgASgFEhQKDG1lbW9yeV9ieXRlcxgGIAEoAyJ4CglIb3N0Q2hlY2sSDAoEbmFtZRgBIAEoCRIqCgd2ZXJkaWN0GAIgASgOMhkuc2FuZGJveGQudjEuQ2hlY2tWZXJkaWN0Eg8KB21lc3NhZ2UYAyABKAkSDAoEaGludBgEIAEoCRISCgphZHZpc29yaWVzGAUgAygJKlkKC0RyYWluUG9saWN5EhwKGERSQUlOX1BPTElDWV9VTlNQRUNJRklFRBAAEhUKEURSQUlOX1BPTElDWV9TVE9QEAESFQoRRFJBSU5fUE9MSUNZX1dBSVQQAiqeBAoRSG9zdENvbmRpdGlvblR5cGUSIwofSE9TVF9DT05ESVRJT05fVFlQRV9VTlNQRUNJRklFRBAAEiUKIUhPU1RfQ09ORElUSU9OX1RZUEVfRU5HSU5FX0FCU0VOVBABEiwKKEhPU1RfQ09ORElUSU9OX1RZUEVfRU5HSU5FX0FDQ0VTU19ERU5JRUQQAhImCiJIT1NUX0NPTkRJVElPTl9UWVBFX0VOR0lORV9UT09fT0xEEAMSKwonSE9TVF9DT05ESVRJT05fVFlQRV9FTkdJTkVfVU5SRVNQT05TSVZFEAQSKgomSE9TVF9DT05ESVRJT05fVFlQRV9DR1JPVVBfVU5TVVBQT1JURUQQBRIoCiRIT1NUX0NPTkRJVElPTl9UWVBFX1NUQVRFX1VOV1JJVEFCTEUQBhInCiNIT1NUX0NPTkRJVElPTl9UWVBFX01FTU9SWV9QUkVTU1VSRRAKEiUKIUhPU1RfQ09ORElUSU9OX1RZUEVfRElTS19QUkVTU1VSRRALEiYKIkhPU1RfQ09ORElUSU9OX1RZUEVfSU5PREVfUFJFU1NVUkUQDBIkCiBIT1NUX0NPTkRJVElPTl9UWVBFX1BJRF9QUkVTU1VSRRANEh8KG0hPU1RfQ09ORElUSU9OX1RZUEVfU1RBTExFRBAOEiUKIUhPU1RfQ09ORElUSU9OX1RZUEVfQ0xPQ0tfQ0hBTkdFRBAPKpMBCgxDaGVja1ZlcmRpY3QSHQoZQ0hFQ0tfVkVSRElDVF9VTlNQRUNJRklFRBAAEhQKEENIRUNLX1ZFUkRJQ1RfT0sQARIZChVDSEVDS19WRVJESUNUX1VOS05PV04QAhIZChVDSEVDS19WRVJESUNUX1dBUk5JTkcQAxIYChRDSEVDS19WRVJESUNUX0ZBSUxFRBAEYgZwcm90bzM", [file_google_protobuf_timestamp, file_sandboxd_v1_resources, file_sandboxd_v1_sandbox, file_sandboxd_v1_workspace]);
 
 /**
  * One host.
@@ -121,6 +123,13 @@ export type Host = Message<"sandboxd.v1.Host"> & {
    * @generated from field: sandboxd.v1.HostSchedule schedule = 14;
    */
   schedule?: HostSchedule | undefined;
+
+  /**
+   * What it has for workspaces. Absent while it can make none: CheckHost says why.
+   *
+   * @generated from field: sandboxd.v1.WorkspaceCapacity workspaces = 15;
+   */
+  workspaces?: WorkspaceCapacity | undefined;
 };
 
 /**
@@ -129,6 +138,55 @@ export type Host = Message<"sandboxd.v1.Host"> & {
  */
 export const HostSchema: GenMessage<Host> = /*@__PURE__*/
   messageDesc(file_sandboxd_v1_host, 0);
+
+/**
+ * What a host has for workspaces.
+ *
+ * @generated from message sandboxd.v1.WorkspaceCapacity
+ */
+export type WorkspaceCapacity = Message<"sandboxd.v1.WorkspaceCapacity"> & {
+  /**
+   * What new ones are kept within their limits by.
+   *
+   * @generated from field: sandboxd.v1.WorkspaceBackend backend = 1;
+   */
+  backend: WorkspaceBackend;
+
+  /**
+   * What the file system of [workspaces] directory has. Unit: bytes.
+   *
+   * @generated from field: int64 capacity_bytes = 2;
+   */
+  capacityBytes: bigint;
+
+  /**
+   * What may be promised of it: less [workspaces] reserve_bytes, times [workspaces] overcommit. Unit: bytes.
+   *
+   * @generated from field: int64 allocatable_bytes = 3;
+   */
+  allocatableBytes: bigint;
+
+  /**
+   * What is promised: the size_bytes of all workspaces, and what their snapshots are counted as. Unit: bytes.
+   *
+   * @generated from field: int64 promised_bytes = 4;
+   */
+  promisedBytes: bigint;
+
+  /**
+   * The number of workspaces.
+   *
+   * @generated from field: int64 workspaces = 5;
+   */
+  workspaces: bigint;
+};
+
+/**
+ * Describes the message sandboxd.v1.WorkspaceCapacity.
+ * Use `create(WorkspaceCapacitySchema)` to create a new message.
+ */
+export const WorkspaceCapacitySchema: GenMessage<WorkspaceCapacity> = /*@__PURE__*/
+  messageDesc(file_sandboxd_v1_host, 1);
 
 /**
  * Whether a host is to take new sandboxes. Survives restarts of the daemon and of the host.
@@ -177,7 +235,7 @@ export type HostSchedule = Message<"sandboxd.v1.HostSchedule"> & {
  * Use `create(HostScheduleSchema)` to create a new message.
  */
 export const HostScheduleSchema: GenMessage<HostSchedule> = /*@__PURE__*/
-  messageDesc(file_sandboxd_v1_host, 1);
+  messageDesc(file_sandboxd_v1_host, 2);
 
 /**
  * A drain under way.
@@ -212,7 +270,7 @@ export type Drain = Message<"sandboxd.v1.Drain"> & {
  * Use `create(DrainSchema)` to create a new message.
  */
 export const DrainSchema: GenMessage<Drain> = /*@__PURE__*/
-  messageDesc(file_sandboxd_v1_host, 2);
+  messageDesc(file_sandboxd_v1_host, 3);
 
 /**
  * Something about a host that a scheduler or an operator should know.
@@ -261,7 +319,7 @@ export type HostCondition = Message<"sandboxd.v1.HostCondition"> & {
  * Use `create(HostConditionSchema)` to create a new message.
  */
 export const HostConditionSchema: GenMessage<HostCondition> = /*@__PURE__*/
-  messageDesc(file_sandboxd_v1_host, 3);
+  messageDesc(file_sandboxd_v1_host, 4);
 
 /**
  * The engine as it describes itself.
@@ -317,7 +375,7 @@ export type Engine = Message<"sandboxd.v1.Engine"> & {
  * Use `create(EngineSchema)` to create a new message.
  */
 export const EngineSchema: GenMessage<Engine> = /*@__PURE__*/
-  messageDesc(file_sandboxd_v1_host, 4);
+  messageDesc(file_sandboxd_v1_host, 5);
 
 /**
  * The machine as inventory describes it.
@@ -373,7 +431,7 @@ export type Machine = Message<"sandboxd.v1.Machine"> & {
  * Use `create(MachineSchema)` to create a new message.
  */
 export const MachineSchema: GenMessage<Machine> = /*@__PURE__*/
-  messageDesc(file_sandboxd_v1_host, 5);
+  messageDesc(file_sandboxd_v1_host, 6);
 
 /**
  * Something about the host that was looked at.
@@ -423,7 +481,7 @@ export type HostCheck = Message<"sandboxd.v1.HostCheck"> & {
  * Use `create(HostCheckSchema)` to create a new message.
  */
 export const HostCheckSchema: GenMessage<HostCheck> = /*@__PURE__*/
-  messageDesc(file_sandboxd_v1_host, 6);
+  messageDesc(file_sandboxd_v1_host, 7);
 
 /**
  * What a drain does to sandboxes.

@@ -17,7 +17,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file sandboxd/v1/sandbox.proto.
  */
 export const file_sandboxd_v1_sandbox: GenFile = /*@__PURE__*/
-  fileDesc("ChlzYW5kYm94ZC92MS9zYW5kYm94LnByb3RvEgtzYW5kYm94ZC52MSKCCAoLU2FuZGJveFNwZWMSQAoIdGVtcGxhdGUYASABKAlCLrpIK3IpMideKFthLXowLTldKFthLXowLTktXXswLDYxfVthLXowLTldKT8pPyQSLQoFaW1hZ2UYAiABKAlCHrpIG3IZKIAEMhReW0EtWmEtejAtOS5fLzpALV0qJBIuCgdjb21tYW5kGAMgAygJQh26SBqSARcQgAIiEnIQKICABDIKXlteXHgwMF0qJBIrCgRhcmdzGAQgAygJQh26SBqSARcQgAgiEnIQKICABDIKXlteXHgwMF0qJBJuCgNlbnYYBSADKAsyIS5zYW5kYm94ZC52MS5TYW5kYm94U3BlYy5FbnZFbnRyeUI+ukg7mgE4EIACIh9yHSiAATIYXltBLVphLXpfXVtBLVphLXowLTlfXSokKhJyECiAgAIyCl5bXlx4MDBdKiQSLwoLd29ya2luZ19kaXIYBiABKAlCGrpIF3IVKIAIMhBeKC9bXlx4MDBcbl0qKT8kEo4BCgZsYWJlbHMYByADKAsyJC5zYW5kYm94ZC52MS5TYW5kYm94U3BlYy5MYWJlbHNFbnRyeUJYukhVmgFSEEAiMnIwKIABMiteW0EtWmEtejAtOV0oW0EtWmEtejAtOS5fLy1dKltBLVphLXowLTldKT8kKhpyGCiAAjITXlteXHgwMC1ceDFmXHg3Zl0qJBIpCglyZXNvdXJjZXMYCCABKAsyFi5zYW5kYm94ZC52MS5SZXNvdXJjZXMSOAoMbmV0d29ya19tb2RlGAkgASgOMhguc2FuZGJveGQudjEuTmV0d29ya01vZGVCCLpIBYIBAhABEjwKCnN0b3BfZ3JhY2UYCiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CDbpICqoBByIDCNgEMgASJwoIbGlmZXRpbWUYCyABKAsyFS5zYW5kYm94ZC52MS5MaWZldGltZRIrCgdyZXN0YXJ0GAwgASgLMhouc2FuZGJveGQudjEuUmVzdGFydFBvbGljeRIuCgxoZWFsdGhfY2hlY2sYDSABKAsyGC5zYW5kYm94ZC52MS5IZWFsdGhDaGVjaxIqCghwcmlvcml0eRgOIAEoBUITukgQGg4Y6AcomPj/////////AUgAiAEBEjYKC3N0b3Bfc2lnbmFsGA8gASgOMhcuc2FuZGJveGQudjEuU3RvcFNpZ25hbEIIukgFggECEAEaKgoIRW52RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ARotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQgsKCV9wcmlvcml0eSLGAQoHU2FuZGJveBISCgpzYW5kYm94X2lkGAEgASgJEg4KBnRlbmFudBgCIAEoCRImCgRzcGVjGAMgASgLMhguc2FuZGJveGQudjEuU2FuZGJveFNwZWMSKgoGc3RhdHVzGAQgASgLMhouc2FuZGJveGQudjEuU2FuZGJveFN0YXR1cxISCgpnZW5lcmF0aW9uGAUgASgDEi8KC2NyZWF0ZV90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCKLAwoNU2FuZGJveFN0YXR1cxIoCgVzdGF0ZRgBIAEoDjIZLnNhbmRib3hkLnYxLlNhbmRib3hTdGF0ZRIrCgp0cmFuc2l0aW9uGAIgASgLMhcuc2FuZGJveGQudjEuVHJhbnNpdGlvbhIuCgpzdGFydF90aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIfCgRleGl0GAQgASgLMhEuc2FuZGJveGQudjEuRXhpdBIUCgxjb250YWluZXJfaWQYBSABKAkSEAoIaW1hZ2VfaWQYBiABKAkSCwoDdWlkGAcgASgDEiEKBWxlYXNlGAggASgLMhIuc2FuZGJveGQudjEuTGVhc2USLAoIcmVzdGFydHMYCSABKAsyGi5zYW5kYm94ZC52MS5SZXN0YXJ0U3RhdHVzEikKBmhlYWx0aBgKIAEoCzIZLnNhbmRib3hkLnYxLkhlYWx0aFN0YXR1cxIhCgVzdHVjaxgLIAEoCzISLnNhbmRib3hkLnYxLlN0dWNrIukBCgpUcmFuc2l0aW9uEicKBGZyb20YASABKA4yGS5zYW5kYm94ZC52MS5TYW5kYm94U3RhdGUSJQoCdG8YAiABKA4yGS5zYW5kYm94ZC52MS5TYW5kYm94U3RhdGUSLQoGcmVhc29uGAMgASgOMh0uc2FuZGJveGQudjEuVHJhbnNpdGlvblJlYXNvbhIPCgdtZXNzYWdlGAQgASgJEiEKBWFjdG9yGAUgASgLMhIuc2FuZGJveGQudjEuQWN0b3ISKAoEdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiPwoFQWN0b3ISJAoEa2luZBgBIAEoDjIWLnNhbmRib3hkLnYxLkFjdG9yS2luZBIQCghpZGVudGl0eRgCIAEoCSKaAgoERXhpdBIMCgRjb2RlGAEgASgFEg4KBnNpZ25hbBgCIAEoBRISCgpvb21fa2lsbGVkGAMgASgIEhEKCW9vbV9raWxscxgEIAEoAxIvCgtmaW5pc2hfdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASJgoDYWdlGAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhgKEG1heF9tZW1vcnlfYnl0ZXMYByABKAMSGQoRbWVtb3J5X2xpbWl0X2hpdHMYCCABKAMSFwoPdGhyb3R0bGVkX3NoYXJlGAkgASgBEhQKDHBpZHNfcmVmdXNlZBgKIAEoAxIQCghsb2dfdGFpbBgLIAMoCSqrAQoKU3RvcFNpZ25hbBIbChdTVE9QX1NJR05BTF9VTlNQRUNJRklFRBAAEhMKD1NUT1BfU0lHTkFMX0hVUBABEhMKD1NUT1BfU0lHTkFMX0lOVBACEhQKEFNUT1BfU0lHTkFMX1FVSVQQAxIUChBTVE9QX1NJR05BTF9VU1IxEAoSFAoQU1RPUF9TSUdOQUxfVVNSMhAMEhQKEFNUT1BfU0lHTkFMX1RFUk0QDypCCgtOZXR3b3JrTW9kZRIcChhORVRXT1JLX01PREVfVU5TUEVDSUZJRUQQABIVChFORVRXT1JLX01PREVfTk9ORRABKpIDCgxTYW5kYm94U3RhdGUSHQoZU0FOREJPWF9TVEFURV9VTlNQRUNJRklFRBAAEhkKFVNBTkRCT1hfU1RBVEVfUEVORElORxAKEhkKFVNBTkRCT1hfU1RBVEVfUFVMTElORxAUEhoKFlNBTkRCT1hfU1RBVEVfQ1JFQVRJTkcQHhIZChVTQU5EQk9YX1NUQVRFX1JVTk5JTkcQKBIdChlTQU5EQk9YX1NUQVRFX0JBQ0tJTkdfT0ZGEC0SGQoVU0FOREJPWF9TVEFURV9QQVVTSU5HEDASGAoUU0FOREJPWF9TVEFURV9QQVVTRUQQMhIaChZTQU5EQk9YX1NUQVRFX1JFU1VNSU5HEDQSGgoWU0FOREJPWF9TVEFURV9TVE9QUElORxA8EhkKFVNBTkRCT1hfU1RBVEVfU1RPUFBFRBBGEhgKFFNBTkRCT1hfU1RBVEVfRkFJTEVEEFASGgoWU0FOREJPWF9TVEFURV9ERUxFVElORxBaEhkKFVNBTkRCT1hfU1RBVEVfREVMRVRFRBBkKvYGChBUcmFuc2l0aW9uUmVhc29uEiEKHVRSQU5TSVRJT05fUkVBU09OX1VOU1BFQ0lGSUVEEAASHwobVFJBTlNJVElPTl9SRUFTT05fUkVRVUVTVEVEEAESHgoaVFJBTlNJVElPTl9SRUFTT05fUFJPR1JFU1MQAhIfChtUUkFOU0lUSU9OX1JFQVNPTl9DT01QTEVURUQQChIcChhUUkFOU0lUSU9OX1JFQVNPTl9FWElURUQQCxIeChpUUkFOU0lUSU9OX1JFQVNPTl9TSUdOQUxFRBAMEiAKHFRSQU5TSVRJT05fUkVBU09OX09PTV9LSUxMRUQQDRInCiNUUkFOU0lUSU9OX1JFQVNPTl9JTUFHRV9VTkFWQUlMQUJMRRAUEicKI1RSQU5TSVRJT05fUkVBU09OX0lNQUdFX1VOU1VQUE9SVEVEEBUSJgoiVFJBTlNJVElPTl9SRUFTT05fQ09NTUFORF9VTlVTQUJMRRAWEiIKHlRSQU5TSVRJT05fUkVBU09OX1NUQVJUX0ZBSUxFRBAXEigKJFRSQU5TSVRJT05fUkVBU09OX0hBUkRFTklOR19NSVNNQVRDSBAYEiYKIlRSQU5TSVRJT05fUkVBU09OX0xJTUlUX1VORU5GT1JDRUQQGRIoCiRUUkFOU0lUSU9OX1JFQVNPTl9FTkdJTkVfVU5BVkFJTEFCTEUQGhIkCiBUUkFOU0lUSU9OX1JFQVNPTl9DT05UQUlORVJfTE9TVBAeEiEKHVRSQU5TSVRJT05fUkVBU09OX0hPU1RfUkVCT09UEB8SHgoaVFJBTlNJVElPTl9SRUFTT05fRVhURVJOQUwQIBIdChlUUkFOU0lUSU9OX1JFQVNPTl9BRE9QVEVEECESHQoZVFJBTlNJVElPTl9SRUFTT05fRVhQSVJFRBAoEhoKFlRSQU5TSVRJT05fUkVBU09OX0lETEUQKRIiCh5UUkFOU0lUSU9OX1JFQVNPTl9NQVhfTElGRVRJTUUQKhIfChtUUkFOU0lUSU9OX1JFQVNPTl9VTkhFQUxUSFkQKxIdChlUUkFOU0lUSU9OX1JFQVNPTl9FVklDVEVEECwSHQoZVFJBTlNJVElPTl9SRUFTT05fRFJBSU5FRBAtEh0KGVRSQU5TSVRJT05fUkVBU09OX1JFVElSRUQQLiqbAQoJQWN0b3JLaW5kEhoKFkFDVE9SX0tJTkRfVU5TUEVDSUZJRUQQABIVChFBQ1RPUl9LSU5EX0NBTExFUhABEhUKEUFDVE9SX0tJTkRfUE9MSUNZEAISFwoTQUNUT1JfS0lORF9FWFRFUk5BTBADEhMKD0FDVE9SX0tJTkRfSE9TVBAEEhYKEkFDVE9SX0tJTkRfU0FOREJPWBAFYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp, file_sandboxd_v1_lifecycle, file_sandboxd_v1_resources]);
+  fileDesc("ChlzYW5kYm94ZC92MS9zYW5kYm94LnByb3RvEgtzYW5kYm94ZC52MSLNCQoLU2FuZGJveFNwZWMSQAoIdGVtcGxhdGUYASABKAlCLrpIK3IpMideKFthLXowLTldKFthLXowLTktXXswLDYxfVthLXowLTldKT8pPyQSLQoFaW1hZ2UYAiABKAlCHrpIG3IZKIAEMhReW0EtWmEtejAtOS5fLzpALV0qJBIuCgdjb21tYW5kGAMgAygJQh26SBqSARcQgAIiEnIQKICABDIKXlteXHgwMF0qJBIrCgRhcmdzGAQgAygJQh26SBqSARcQgAgiEnIQKICABDIKXlteXHgwMF0qJBJuCgNlbnYYBSADKAsyIS5zYW5kYm94ZC52MS5TYW5kYm94U3BlYy5FbnZFbnRyeUI+ukg7mgE4EIACIh9yHSiAATIYXltBLVphLXpfXVtBLVphLXowLTlfXSokKhJyECiAgAIyCl5bXlx4MDBdKiQSLwoLd29ya2luZ19kaXIYBiABKAlCGrpIF3IVKIAIMhBeKC9bXlx4MDBcbl0qKT8kEo4BCgZsYWJlbHMYByADKAsyJC5zYW5kYm94ZC52MS5TYW5kYm94U3BlYy5MYWJlbHNFbnRyeUJYukhVmgFSEEAiMnIwKIABMiteW0EtWmEtejAtOV0oW0EtWmEtejAtOS5fLy1dKltBLVphLXowLTldKT8kKhpyGCiAAjITXlteXHgwMC1ceDFmXHg3Zl0qJBIpCglyZXNvdXJjZXMYCCABKAsyFi5zYW5kYm94ZC52MS5SZXNvdXJjZXMSOAoMbmV0d29ya19tb2RlGAkgASgOMhguc2FuZGJveGQudjEuTmV0d29ya01vZGVCCLpIBYIBAhABEjwKCnN0b3BfZ3JhY2UYCiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CDbpICqoBByIDCNgEMgASJwoIbGlmZXRpbWUYCyABKAsyFS5zYW5kYm94ZC52MS5MaWZldGltZRIrCgdyZXN0YXJ0GAwgASgLMhouc2FuZGJveGQudjEuUmVzdGFydFBvbGljeRIuCgxoZWFsdGhfY2hlY2sYDSABKAsyGC5zYW5kYm94ZC52MS5IZWFsdGhDaGVjaxIqCghwcmlvcml0eRgOIAEoBUITukgQGg4Y6AcomPj/////////AUgAiAEBEjYKC3N0b3Bfc2lnbmFsGA8gASgOMhcuc2FuZGJveGQudjEuU3RvcFNpZ25hbEIIukgFggECEAESLgoJd29ya3NwYWNlGBAgASgLMhsuc2FuZGJveGQudjEuV29ya3NwYWNlTW91bnQSMAoFdG1wZnMYESADKAsyFy5zYW5kYm94ZC52MS5UbXBmc01vdW50Qgi6SAWSAQIQEBIyCgZzaGFyZWQYEiADKAsyGC5zYW5kYm94ZC52MS5TaGFyZWRNb3VudEIIukgFkgECEBASMwoHdm9sdW1lcxgTIAMoCzIYLnNhbmRib3hkLnYxLlZvbHVtZU1vdW50Qgi6SAWSAQIQEBoqCghFbnZFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCCwoJX3ByaW9yaXR5ImYKDldvcmtzcGFjZU1vdW50EkEKDHdvcmtzcGFjZV9pZBgBIAEoCUIrukgociYyJF5bYS16MC05XShbYS16MC05LV17MCw2MX1bYS16MC05XSk/JBIRCglyZWFkX29ubHkYAiABKAgijgEKClRtcGZzTW91bnQSKwoEcGF0aBgBIAEoCUIdukgachgogAgyE14vW0EtWmEtejAtOS5fLy1dKyQSJQoKc2l6ZV9ieXRlcxgCIAEoA0IRukgOIgwYgICAgICABCiAgAQSIQoGaW5vZGVzGAMgASgDQgy6SAkiBxiAgIAIKBBIAIgBAUIJCgdfaW5vZGVzIngKC1NoYXJlZE1vdW50EjkKBG5hbWUYASABKAlCK7pIKHImMiReW2EtejAtOV0oW2EtejAtOS1dezAsNjF9W2EtejAtOV0pPyQSLgoEcGF0aBgCIAEoCUIgukgdchsogAgyFl4oL1tBLVphLXowLTkuXy8tXSspPyQiiwEKC1ZvbHVtZU1vdW50EjkKBG5hbWUYASABKAlCK7pIKHImMiReW2EtejAtOV0oW2EtejAtOS1dezAsNjF9W2EtejAtOV0pPyQSLgoEcGF0aBgCIAEoCUIgukgdchsogAgyFl4oL1tBLVphLXowLTkuXy8tXSspPyQSEQoJcmVhZF9vbmx5GAMgASgIIsYBCgdTYW5kYm94EhIKCnNhbmRib3hfaWQYASABKAkSDgoGdGVuYW50GAIgASgJEiYKBHNwZWMYAyABKAsyGC5zYW5kYm94ZC52MS5TYW5kYm94U3BlYxIqCgZzdGF0dXMYBCABKAsyGi5zYW5kYm94ZC52MS5TYW5kYm94U3RhdHVzEhIKCmdlbmVyYXRpb24YBSABKAMSLwoLY3JlYXRlX3RpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIosDCg1TYW5kYm94U3RhdHVzEigKBXN0YXRlGAEgASgOMhkuc2FuZGJveGQudjEuU2FuZGJveFN0YXRlEisKCnRyYW5zaXRpb24YAiABKAsyFy5zYW5kYm94ZC52MS5UcmFuc2l0aW9uEi4KCnN0YXJ0X3RpbWUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEh8KBGV4aXQYBCABKAsyES5zYW5kYm94ZC52MS5FeGl0EhQKDGNvbnRhaW5lcl9pZBgFIAEoCRIQCghpbWFnZV9pZBgGIAEoCRILCgN1aWQYByABKAMSIQoFbGVhc2UYCCABKAsyEi5zYW5kYm94ZC52MS5MZWFzZRIsCghyZXN0YXJ0cxgJIAEoCzIaLnNhbmRib3hkLnYxLlJlc3RhcnRTdGF0dXMSKQoGaGVhbHRoGAogASgLMhkuc2FuZGJveGQudjEuSGVhbHRoU3RhdHVzEiEKBXN0dWNrGAsgASgLMhIuc2FuZGJveGQudjEuU3R1Y2si6QEKClRyYW5zaXRpb24SJwoEZnJvbRgBIAEoDjIZLnNhbmRib3hkLnYxLlNhbmRib3hTdGF0ZRIlCgJ0bxgCIAEoDjIZLnNhbmRib3hkLnYxLlNhbmRib3hTdGF0ZRItCgZyZWFzb24YAyABKA4yHS5zYW5kYm94ZC52MS5UcmFuc2l0aW9uUmVhc29uEg8KB21lc3NhZ2UYBCABKAkSIQoFYWN0b3IYBSABKAsyEi5zYW5kYm94ZC52MS5BY3RvchIoCgR0aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCI/CgVBY3RvchIkCgRraW5kGAEgASgOMhYuc2FuZGJveGQudjEuQWN0b3JLaW5kEhAKCGlkZW50aXR5GAIgASgJIpoCCgRFeGl0EgwKBGNvZGUYASABKAUSDgoGc2lnbmFsGAIgASgFEhIKCm9vbV9raWxsZWQYAyABKAgSEQoJb29tX2tpbGxzGAQgASgDEi8KC2ZpbmlzaF90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBImCgNhZ2UYBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SGAoQbWF4X21lbW9yeV9ieXRlcxgHIAEoAxIZChFtZW1vcnlfbGltaXRfaGl0cxgIIAEoAxIXCg90aHJvdHRsZWRfc2hhcmUYCSABKAESFAoMcGlkc19yZWZ1c2VkGAogASgDEhAKCGxvZ190YWlsGAsgAygJKqsBCgpTdG9wU2lnbmFsEhsKF1NUT1BfU0lHTkFMX1VOU1BFQ0lGSUVEEAASEwoPU1RPUF9TSUdOQUxfSFVQEAESEwoPU1RPUF9TSUdOQUxfSU5UEAISFAoQU1RPUF9TSUdOQUxfUVVJVBADEhQKEFNUT1BfU0lHTkFMX1VTUjEQChIUChBTVE9QX1NJR05BTF9VU1IyEAwSFAoQU1RPUF9TSUdOQUxfVEVSTRAPKkIKC05ldHdvcmtNb2RlEhwKGE5FVFdPUktfTU9ERV9VTlNQRUNJRklFRBAAEhUKEU5FVFdPUktfTU9ERV9OT05FEAEqkgMKDFNhbmRib3hTdGF0ZRIdChlTQU5EQk9YX1NUQVRFX1VOU1BFQ0lGSUVEEAASGQoVU0FOREJPWF9TVEFURV9QRU5ESU5HEAoSGQoVU0FOREJPWF9TVEFURV9QVUxMSU5HEBQSGgoWU0FOREJPWF9TVEFURV9DUkVBVElORxAeEhkKFVNBTkRCT1hfU1RBVEVfUlVOTklORxAoEh0KGVNBTkRCT1hfU1RBVEVfQkFDS0lOR19PRkYQLRIZChVTQU5EQk9YX1NUQVRFX1BBVVNJTkcQMBIYChRTQU5EQk9YX1NUQVRFX1BBVVNFRBAyEhoKFlNBTkRCT1hfU1RBVEVfUkVTVU1JTkcQNBIaChZTQU5EQk9YX1NUQVRFX1NUT1BQSU5HEDwSGQoVU0FOREJPWF9TVEFURV9TVE9QUEVEEEYSGAoUU0FOREJPWF9TVEFURV9GQUlMRUQQUBIaChZTQU5EQk9YX1NUQVRFX0RFTEVUSU5HEFoSGQoVU0FOREJPWF9TVEFURV9ERUxFVEVEEGQqowcKEFRyYW5zaXRpb25SZWFzb24SIQodVFJBTlNJVElPTl9SRUFTT05fVU5TUEVDSUZJRUQQABIfChtUUkFOU0lUSU9OX1JFQVNPTl9SRVFVRVNURUQQARIeChpUUkFOU0lUSU9OX1JFQVNPTl9QUk9HUkVTUxACEh8KG1RSQU5TSVRJT05fUkVBU09OX0NPTVBMRVRFRBAKEhwKGFRSQU5TSVRJT05fUkVBU09OX0VYSVRFRBALEh4KGlRSQU5TSVRJT05fUkVBU09OX1NJR05BTEVEEAwSIAocVFJBTlNJVElPTl9SRUFTT05fT09NX0tJTExFRBANEicKI1RSQU5TSVRJT05fUkVBU09OX0lNQUdFX1VOQVZBSUxBQkxFEBQSJwojVFJBTlNJVElPTl9SRUFTT05fSU1BR0VfVU5TVVBQT1JURUQQFRImCiJUUkFOU0lUSU9OX1JFQVNPTl9DT01NQU5EX1VOVVNBQkxFEBYSIgoeVFJBTlNJVElPTl9SRUFTT05fU1RBUlRfRkFJTEVEEBcSKAokVFJBTlNJVElPTl9SRUFTT05fSEFSREVOSU5HX01JU01BVENIEBgSJgoiVFJBTlNJVElPTl9SRUFTT05fTElNSVRfVU5FTkZPUkNFRBAZEigKJFRSQU5TSVRJT05fUkVBU09OX0VOR0lORV9VTkFWQUlMQUJMRRAaEiQKIFRSQU5TSVRJT05fUkVBU09OX0NPTlRBSU5FUl9MT1NUEB4SIQodVFJBTlNJVElPTl9SRUFTT05fSE9TVF9SRUJPT1QQHxIeChpUUkFOU0lUSU9OX1JFQVNPTl9FWFRFUk5BTBAgEh0KGVRSQU5TSVRJT05fUkVBU09OX0FET1BURUQQIRIdChlUUkFOU0lUSU9OX1JFQVNPTl9FWFBJUkVEECgSGgoWVFJBTlNJVElPTl9SRUFTT05fSURMRRApEiIKHlRSQU5TSVRJT05fUkVBU09OX01BWF9MSUZFVElNRRAqEh8KG1RSQU5TSVRJT05fUkVBU09OX1VOSEVBTFRIWRArEh0KGVRSQU5TSVRJT05fUkVBU09OX0VWSUNURUQQLBIdChlUUkFOU0lUSU9OX1JFQVNPTl9EUkFJTkVEEC0SHQoZVFJBTlNJVElPTl9SRUFTT05fUkVUSVJFRBAuEisKJ1RSQU5TSVRJT05fUkVBU09OX1dPUktTUEFDRV9VTkFWQUlMQUJMRRAvKpsBCglBY3RvcktpbmQSGgoWQUNUT1JfS0lORF9VTlNQRUNJRklFRBAAEhUKEUFDVE9SX0tJTkRfQ0FMTEVSEAESFQoRQUNUT1JfS0lORF9QT0xJQ1kQAhIXChNBQ1RPUl9LSU5EX0VYVEVSTkFMEAMSEwoPQUNUT1JfS0lORF9IT1NUEAQSFgoSQUNUT1JfS0lORF9TQU5EQk9YEAViBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp, file_sandboxd_v1_lifecycle, file_sandboxd_v1_resources]);
 
 /**
  * What is asked of a sandbox. A request's spec is laid over its template: a field set in the request
@@ -69,7 +69,7 @@ export type SandboxSpec = Message<"sandboxd.v1.SandboxSpec"> & {
 
   /**
    * Absolute path in the image where the command starts; not under /proc, /sys or /dev, and without "..".
-   * Default: /tmp (the image's own is not trusted). Length: at most 1024 bytes.
+   * Default: /workspace if there is one, else /tmp (the image's own is not trusted). Length: at most 1024 bytes.
    *
    * @generated from field: string working_dir = 6;
    */
@@ -138,6 +138,34 @@ export type SandboxSpec = Message<"sandboxd.v1.SandboxSpec"> & {
    * @generated from field: sandboxd.v1.StopSignal stop_signal = 15;
    */
   stopSignal: StopSignal;
+
+  /**
+   * The workspace that it sees at /workspace; then that is also the default of working_dir. Default: none; a template has none.
+   *
+   * @generated from field: sandboxd.v1.WorkspaceMount workspace = 16;
+   */
+  workspace?: WorkspaceMount | undefined;
+
+  /**
+   * Directories in memory beside /tmp; they replace the template's. What is in them counts as memory. At most 16.
+   *
+   * @generated from field: repeated sandboxd.v1.TmpfsMount tmpfs = 17;
+   */
+  tmpfs: TmpfsMount[];
+
+  /**
+   * Directories of the host that its configuration shares read-only ([shared.NAME]); they replace the template's. At most 16.
+   *
+   * @generated from field: repeated sandboxd.v1.SharedMount shared = 18;
+   */
+  shared: SharedMount[];
+
+  /**
+   * Volumes that the host's configuration declares ([volumes.NAME]); they replace the template's. At most 16.
+   *
+   * @generated from field: repeated sandboxd.v1.VolumeMount volumes = 19;
+   */
+  volumes: VolumeMount[];
 };
 
 /**
@@ -146,6 +174,132 @@ export type SandboxSpec = Message<"sandboxd.v1.SandboxSpec"> & {
  */
 export const SandboxSpecSchema: GenMessage<SandboxSpec> = /*@__PURE__*/
   messageDesc(file_sandboxd_v1_sandbox, 0);
+
+/**
+ * A workspace in a sandbox, at /workspace.
+ *
+ * @generated from message sandboxd.v1.WorkspaceMount
+ */
+export type WorkspaceMount = Message<"sandboxd.v1.WorkspaceMount"> & {
+  /**
+   * Required. One of the sandbox's tenant.
+   *
+   * @generated from field: string workspace_id = 1;
+   */
+  workspaceId: string;
+
+  /**
+   * Whether it cannot be written to from this sandbox. Default: false.
+   *
+   * @generated from field: bool read_only = 2;
+   */
+  readOnly: boolean;
+};
+
+/**
+ * Describes the message sandboxd.v1.WorkspaceMount.
+ * Use `create(WorkspaceMountSchema)` to create a new message.
+ */
+export const WorkspaceMountSchema: GenMessage<WorkspaceMount> = /*@__PURE__*/
+  messageDesc(file_sandboxd_v1_sandbox, 1);
+
+/**
+ * A directory in memory: nosuid, nodev, and the sandbox's own.
+ *
+ * @generated from message sandboxd.v1.TmpfsMount
+ */
+export type TmpfsMount = Message<"sandboxd.v1.TmpfsMount"> & {
+  /**
+   * Required. Where: an absolute path, not /, not /tmp, not /dev, /proc, /sys or below them, not at, above or below another mount. Length: at most 1024 bytes.
+   *
+   * @generated from field: string path = 1;
+   */
+  path: string;
+
+  /**
+   * Required. Its size. Unit: bytes. Bounds: 64 KiB to 16 TiB, and never more than memory_bytes.
+   *
+   * @generated from field: int64 size_bytes = 2;
+   */
+  sizeBytes: bigint;
+
+  /**
+   * Most files and directories in it. Bounds: 16 to 16,777,216. Default: 16,384.
+   *
+   * @generated from field: optional int64 inodes = 3;
+   */
+  inodes?: bigint | undefined;
+};
+
+/**
+ * Describes the message sandboxd.v1.TmpfsMount.
+ * Use `create(TmpfsMountSchema)` to create a new message.
+ */
+export const TmpfsMountSchema: GenMessage<TmpfsMount> = /*@__PURE__*/
+  messageDesc(file_sandboxd_v1_sandbox, 2);
+
+/**
+ * A directory that the host shares with sandboxes, read-only.
+ *
+ * @generated from message sandboxd.v1.SharedMount
+ */
+export type SharedMount = Message<"sandboxd.v1.SharedMount"> & {
+  /**
+   * Required. Its name in the host's configuration.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * Where, as TmpfsMount.path. Default: / and the name.
+   *
+   * @generated from field: string path = 2;
+   */
+  path: string;
+};
+
+/**
+ * Describes the message sandboxd.v1.SharedMount.
+ * Use `create(SharedMountSchema)` to create a new message.
+ */
+export const SharedMountSchema: GenMessage<SharedMount> = /*@__PURE__*/
+  messageDesc(file_sandboxd_v1_sandbox, 3);
+
+/**
+ * A volume that the host declares.
+ *
+ * @generated from message sandboxd.v1.VolumeMount
+ */
+export type VolumeMount = Message<"sandboxd.v1.VolumeMount"> & {
+  /**
+   * Required. Its name in the host's configuration.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * Where, as TmpfsMount.path. Default: / and the name.
+   *
+   * @generated from field: string path = 2;
+   */
+  path: string;
+
+  /**
+   * Whether it cannot be written to from this sandbox. Default: false; always so where the host declares it.
+   *
+   * @generated from field: bool read_only = 3;
+   */
+  readOnly: boolean;
+};
+
+/**
+ * Describes the message sandboxd.v1.VolumeMount.
+ * Use `create(VolumeMountSchema)` to create a new message.
+ */
+export const VolumeMountSchema: GenMessage<VolumeMount> = /*@__PURE__*/
+  messageDesc(file_sandboxd_v1_sandbox, 4);
 
 /**
  * One sandbox: what was asked, and what is.
@@ -202,7 +356,7 @@ export type Sandbox = Message<"sandboxd.v1.Sandbox"> & {
  * Use `create(SandboxSchema)` to create a new message.
  */
 export const SandboxSchema: GenMessage<Sandbox> = /*@__PURE__*/
-  messageDesc(file_sandboxd_v1_sandbox, 1);
+  messageDesc(file_sandboxd_v1_sandbox, 5);
 
 /**
  * What is known of a sandbox now.
@@ -293,7 +447,7 @@ export type SandboxStatus = Message<"sandboxd.v1.SandboxStatus"> & {
  * Use `create(SandboxStatusSchema)` to create a new message.
  */
 export const SandboxStatusSchema: GenMessage<SandboxStatus> = /*@__PURE__*/
-  messageDesc(file_sandboxd_v1_sandbox, 2);
+  messageDesc(file_sandboxd_v1_sandbox, 6);
 
 /**
  * One change of state.
@@ -349,7 +503,7 @@ export type Transition = Message<"sandboxd.v1.Transition"> & {
  * Use `create(TransitionSchema)` to create a new message.
  */
 export const TransitionSchema: GenMessage<Transition> = /*@__PURE__*/
-  messageDesc(file_sandboxd_v1_sandbox, 3);
+  messageDesc(file_sandboxd_v1_sandbox, 7);
 
 /**
  * Who caused something.
@@ -377,7 +531,7 @@ export type Actor = Message<"sandboxd.v1.Actor"> & {
  * Use `create(ActorSchema)` to create a new message.
  */
 export const ActorSchema: GenMessage<Actor> = /*@__PURE__*/
-  messageDesc(file_sandboxd_v1_sandbox, 4);
+  messageDesc(file_sandboxd_v1_sandbox, 8);
 
 /**
  * How a sandbox's main command ended.
@@ -468,7 +622,7 @@ export type Exit = Message<"sandboxd.v1.Exit"> & {
  * Use `create(ExitSchema)` to create a new message.
  */
 export const ExitSchema: GenMessage<Exit> = /*@__PURE__*/
-  messageDesc(file_sandboxd_v1_sandbox, 5);
+  messageDesc(file_sandboxd_v1_sandbox, 9);
 
 /**
  * Signals that ask a main command to end. Numbers are those of Linux.
@@ -851,6 +1005,13 @@ export enum TransitionReason {
    * @generated from enum value: TRANSITION_REASON_RETIRED = 46;
    */
   RETIRED = 46,
+
+  /**
+   * Its workspace could not be mounted: GetWorkspace says why.
+   *
+   * @generated from enum value: TRANSITION_REASON_WORKSPACE_UNAVAILABLE = 47;
+   */
+  WORKSPACE_UNAVAILABLE = 47,
 }
 
 /**

@@ -190,7 +190,7 @@ export type DeleteTenantRequest = Message<"sandboxd.v1.DeleteTenantRequest"> & {
   tenant: string;
 
   /**
-   * Whether its sandboxes are deleted too. Default: false.
+   * Whether its sandboxes and workspaces, with all that they hold, are deleted too. Default: false.
    *
    * @generated from field: bool cascade = 2;
    */
@@ -259,9 +259,9 @@ export const TenantService: GenService<{
     output: typeof ListTenantsResponseSchema;
   },
   /**
-   * Forgets a tenant; one that is gone already is a success. With cascade its sandboxes are deleted first, the call returns when all are gone, and the
+   * Forgets a tenant; one that is gone already is a success. With cascade its sandboxes, and then its workspaces, are deleted first, the call returns when all are gone, and the
    * deletion goes on when the caller goes away, and over restarts of the daemon. Errors: FAILED_PRECONDITION (TENANT_NOT_EMPTY) while it owns
-   * sandboxes, without cascade; RESOURCE_EXHAUSTED (STATE_DISK_FULL).
+   * sandboxes or workspaces, without cascade; RESOURCE_EXHAUSTED (STATE_DISK_FULL).
    *
    * @generated from rpc sandboxd.v1.TenantService.DeleteTenant
    */
