@@ -1,6 +1,8 @@
 // What a container is built from, complete and bounded: the only input of the room that talks the engine's
 // language. There is no field for what must never be asked.
 
+import { checkMounts } from "./mounts.ts";
+
 /** Throttles of one block device. An absent rate is not throttled. */
 export interface BlockIoLimits {
   /** The whole disk, e.g. `/dev/vda`; the kernel throttles no partitions. */
@@ -38,6 +40,52 @@ export interface ContainerLimits {
   readonly logBytes: number;
   readonly blockIo?: BlockIoLimits;
 }
+
+/** A directory as the kernel knows it, whatever its name: compared with what the container sees after its start. */
+export interface DirectoryIdentity {
+  readonly device: number;
+  readonly inode: number;
+}
+
+/** A directory of the host in the container, rprivate. The file system that it is on must be mounted nosuid and nodev. */
+export interface BindMount {
+  readonly kind: "bind";
+  /** Absolute. No directory above it may be another's to write to: the engine follows what it finds there. */
+  readonly source: string;
+  readonly target: string;
+  readonly readOnly: boolean;
+  /** What the container must see there, compared after its start. */
+  readonly identity: DirectoryIdentity;
+}
+
+/** A directory in memory of the container's own, nosuid and nodev. What is in it counts as its memory. */
+export interface TmpfsMount {
+  readonly kind: "tmpfs";
+  readonly target: string;
+  /** At least 64 KiB. */
+  readonly sizeBytes: number;
+  /** At least 16. */
+  readonly inodes: number;
+}
+
+/** A volume of the engine's driver `local`: it mounts what the options say while a container that has it runs. */
+export interface VolumeMount {
+  readonly kind: "volume";
+  /** Of the volume, unique to what is in it. */
+  readonly name: string;
+  /** Always with nosuid, nodev and private among those of `o`. */
+  readonly options: { readonly type: string; readonly device: string; readonly o: string };
+  /** Those of the plan's prefix tell whose it is: another's is never touched. */
+  readonly labels: Readonly<Record<string, string>>;
+  readonly target: string;
+  readonly readOnly: boolean;
+  /** Of a directory of this host. */
+  readonly identity?: DirectoryIdentity;
+  /** Of one in memory. */
+  readonly size?: { readonly bytes: number; readonly inodes: number };
+}
+
+export type Mount = BindMount | TmpfsMount | VolumeMount;
 
 /** What the container may reach. One member now, a union so that callers already have to name it. */
 export interface ContainerNetwork {
@@ -79,6 +127,8 @@ export interface ContainerPlan {
   readonly limits: ContainerLimits;
   /** Directories that the image declares as VOLUME, at most 16: each becomes a bounded tmpfs, never a volume. */
   readonly imageVolumes: readonly string[];
+  /** At most 64, in order of target. No target is in another, in /tmp, or above an image volume that is not it. */
+  readonly mounts: readonly Mount[];
   readonly network: ContainerNetwork;
   /** An OCI runtime that the engine has. Default `runc`. */
   readonly runtime?: string;
@@ -162,6 +212,7 @@ export function checkPlan(plan: ContainerPlan): void {
     checkDirectory("imageVolumes", path);
     if (path === "/") throw new RangeError("imageVolumes: the root cannot be a volume");
   }
+  checkMounts(plan);
 }
 
 function checkInteger(field: string, value: number, least: number, most: number): void {

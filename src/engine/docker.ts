@@ -18,8 +18,10 @@ import { isOpen } from "./knock.ts";
 import { readLogs } from "./log-stream.ts";
 import { readBack, unenforceable } from "./read-back.ts";
 import { type Container, type LogOptions, leastApi, type Runtime, type Waiting } from "./runtime.ts";
+import { startFailure } from "./start-failure.ts";
 import { updateLimits } from "./update.ts";
 import { findMismatches, limitWarnings } from "./verify.ts";
+import { createVolumes, type Volumes } from "./volumes.ts";
 
 export interface DockerOptions {
   readonly socket: string;
@@ -30,6 +32,7 @@ export interface DockerOptions {
 export interface DockerRuntime extends Runtime {
   /** All images of the host, whoever brought them. */
   readonly images: ImageStore;
+  sweepVolumes: Volumes["sweep"];
   /** Examines it: two questions. */
   diagnose(options?: Waiting): Promise<EngineDiagnosis>;
 }
@@ -52,6 +55,8 @@ export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptio
   const container = (id: string) => docker.getContainer(id);
 
   const attempt = createAttempt(createCalls(timeoutsMs, observe), () => dropKept(agent));
+
+  const volumes = createVolumes(docker, attempt);
 
   const inspectRaw = (id: string, options?: Waiting) =>
     unless(
@@ -142,6 +147,7 @@ export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptio
     },
 
     images: createImageStore(docker, attempt),
+    sweepVolumes: volumes.sweep,
 
     async pull(reference, options) {
       try {
@@ -172,8 +178,8 @@ export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptio
 
     async create(plan, options) {
       const body = containerCreateOptions(plan);
-      const made = attempt("create", (abortSignal) => dialCreate(docker, body, abortSignal), options);
-      const created = await unless([409], "create", made);
+      const made = () => attempt("create", (abortSignal) => dialCreate(docker, body, abortSignal), options);
+      const created = await volumes.with(plan, () => unless([409], "create", made()), options);
       if (created === undefined) return "taken";
       const discarded = limitWarnings(created.warnings);
       if (discarded.length === 0) return { id: created.id };
@@ -187,7 +193,7 @@ export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptio
         throw new SandboxdError("ENGINE_FAILED", `container ${id} vanished before its start`);
       const own = { name: found.Name.slice(1), labels: labelsUnder(plan.labelPrefix, found.Config.Labels) };
       const mismatches = findMismatches(isNew ? plan : { ...plan, ...own }, found);
-      if (mismatches.length === 0) return;
+      if (mismatches.length === 0) return volumes.compare(plan, options);
       const fields = mismatches
         .map((one) => `${one.field}: wanted ${one.expected}, got ${one.actual}`)
         .join("; ");
@@ -204,22 +210,8 @@ export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptio
       try {
         await attempt("start", (abortSignal) => container(id).start({ abortSignal }), options);
       } catch (error) {
-        const status = statusOf(error);
-        if (status === 304) return; // it runs already, which is what was wanted
-        const failure = engineError("start", error);
-        // the runtime's own words: there is no code for it
-        if (
-          /executable file not found|no such file or directory|permission denied|exec format error|is a directory|not a directory/i.test(
-            failure.message,
-          ) &&
-          status !== 404
-        ) {
-          throw new SandboxdError("COMMAND_UNUSABLE", failure.message, {
-            hint: "check command, args and working_dir against the image",
-            cause: error,
-          });
-        }
-        throw failure;
+        if (statusOf(error) === 304) return; // it runs already, which is what was wanted
+        throw startFailure(error);
       }
     },
 

@@ -3,6 +3,7 @@
 
 import type { ContainerCreateOptions, HostConfig } from "dockerode";
 import { type ContainerLimits, type ContainerPlan, checkPlan } from "./container-plan.ts";
+import { mountSettings } from "./mounts.ts";
 import { seccompProfile } from "./seccomp.ts";
 
 /** `HostConfig` with the fields that the client's types lack. */
@@ -101,6 +102,7 @@ function hostConfig(plan: ContainerPlan): HardenedHostConfig {
     NetworkMode: plan.network.mode,
     Runtime: plan.runtime ?? "runc",
     Tmpfs: tmpfs(plan),
+    ...mountSettings(plan),
     ShmSize: limits.shmBytes,
     CgroupParent: plan.cgroupParent,
     Memory: limits.memoryBytes,
@@ -139,10 +141,16 @@ function thermalPaths(possibleCpus: number): readonly string[] {
 function tmpfs(plan: ContainerPlan): Record<string, string> {
   const { tmpfsBytes, tmpfsInodes, shmBytes } = plan.limits;
   const common = `rw,nosuid,nodev,mode=1777,uid=${plan.uid},gid=${plan.gid}`;
-  const scratch = `${common},exec,size=${tmpfsBytes},nr_inodes=${tmpfsInodes}`;
-  const scratchDirs = new Set([writableDir, ...plan.imageVolumes]);
+  const scratch = (bytes: number, inodes: number) => `${common},exec,size=${bytes},nr_inodes=${inodes}`;
+  const mounted = new Set(plan.mounts.map(({ target }) => target));
+  const scratchDirs = new Set([writableDir, ...plan.imageVolumes.filter((path) => !mounted.has(path))]);
   return {
-    ...Object.fromEntries([...scratchDirs].map((path) => [path, scratch])),
+    ...Object.fromEntries([...scratchDirs].map((path) => [path, scratch(tmpfsBytes, tmpfsInodes)])),
+    ...Object.fromEntries(
+      plan.mounts.flatMap((mount) =>
+        mount.kind === "tmpfs" ? [[mount.target, scratch(mount.sizeBytes, mount.inodes)] as const] : [],
+      ),
+    ),
     "/dev/shm": `${common},noexec,size=${shmBytes},nr_inodes=${shmInodes}`,
   };
 }

@@ -1,4 +1,4 @@
-// Reads the limits of a running container back from the kernel: what holds is what the kernel says, not what was asked for.
+// Reads the limits and the mounts of a running container back from the kernel: what holds is what the kernel says, not what was asked for.
 
 import { setTimeout as sleep } from "node:timers/promises";
 import { SandboxdError } from "../errors.ts";
@@ -6,6 +6,7 @@ import { type CgroupPaths, cgroupPathsAt, cgroupPathsOf } from "./cgroup-path.ts
 import type { ContainerPlan } from "./container-plan.ts";
 import { deviceNumberOf, findUnenforced, readBackLimits } from "./limits.ts";
 import { hasExecuted } from "./main-command.ts";
+import { findMountFaults, firstProcessIn, type MountFault } from "./mount-read-back.ts";
 import { engineLagMs, hasEnded } from "./process-end.ts";
 import type { Runtime, Waiting } from "./runtime.ts";
 
@@ -22,17 +23,22 @@ export async function readBack(
   // where the engine puts a container of this id; there only while it runs
   const { cgroupParent: parent, engine } = plan;
   const expected = cgroupPathsAt({ containerId: id, parent, version: engine.cgroupVersion });
-  if ((await hasExecuted(expected)) && missingAt(expected).length === 0) return expected;
+  const isAsPlanned = () => missingAt(expected).length === 0 && seesItsMounts(plan, expected);
+  if ((await hasExecuted(expected)) && isAsPlanned()) return expected;
 
   const found = await inspect(id, options);
   if (found === undefined || found.pid === 0) return undefined;
   try {
     const cgroup = cgroupPathsOf(found.pid, { containerId: found.id });
     const missing = missingAt(cgroup);
-    if (missing.length === 0) return cgroup;
-    throw unenforceable(
-      missing.map((one) => `${one.limit}: wanted ${one.expected}, the kernel holds ${one.actual}`).join("; "),
-    );
+    const faults = plan.mounts.length === 0 ? [] : findMountFaults(plan.mounts, found.pid);
+    const said = [
+      ...missing.map((one) => `${one.limit}: wanted ${one.expected}, the kernel holds ${one.actual}`),
+      ...textsOf("limit", faults),
+    ];
+    if (said.length > 0) throw unenforceable(said.join("; "));
+    if (faults.length > 0) throw mismatched(textsOf("mount", faults).join("; "));
+    return cgroup;
   } catch (error) {
     // if it ended while it was looked at, its figures mean nothing; how it ended, is seen by the next look
     if (hasEnded(found.pid)) {
@@ -44,6 +50,29 @@ export async function readBack(
     if (now?.pid === found.pid && now.state === "running") throw error;
     return undefined;
   }
+}
+
+/** Nothing is looked for where there are none: this is asked at every start. */
+function seesItsMounts({ mounts }: ContainerPlan, paths: CgroupPaths): boolean {
+  if (mounts.length === 0) return true;
+  const pid = firstProcessIn(paths.pids);
+  if (pid === undefined) return false;
+  try {
+    return findMountFaults(mounts, pid).length === 0;
+  } catch {
+    // whatever it was, the slow way tells: the process may have ended
+    return false;
+  }
+}
+
+function textsOf(kind: MountFault["kind"], faults: readonly MountFault[]): readonly string[] {
+  return faults.filter((one) => one.kind === kind).map(({ text }) => text);
+}
+
+function mismatched(what: string): SandboxdError {
+  return new SandboxdError("HARDENING_MISMATCH", `the container sees other mounts than planned: ${what}`, {
+    hint: "see docs/mounts.md: a read-only use of a volume in memory needs Docker Engine 25 and Linux 5.12, or later",
+  });
 }
 
 export function unenforceable(what: string): SandboxdError {

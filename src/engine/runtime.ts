@@ -127,9 +127,10 @@ export interface Runtime {
   image(reference: string, options?: Waiting): Promise<Image | undefined>;
   pull(reference: string, options?: Waiting): Promise<void>;
   /**
-   * Creates the container. `taken` if the name is in use.
+   * Creates the container, and the volumes that it needs and the engine has not. `taken` if the name is in use.
    *
-   * @throws SandboxdError LIMIT_UNENFORCEABLE if the engine said that it dropped a limit, with the container removed.
+   * @throws SandboxdError HARDENING_MISMATCH for a volume that is not ours; LIMIT_UNENFORCEABLE if the engine said that it
+   * dropped a limit, with the container removed.
    */
   create(plan: ContainerPlan, options?: Waiting): Promise<{ readonly id: string } | "taken">;
   /**
@@ -142,8 +143,9 @@ export interface Runtime {
   /** Starts it; already running is success. @throws SandboxdError COMMAND_UNUSABLE, ENGINE_FAILED. */
   start(id: string, options?: Waiting): Promise<void>;
   /**
-   * Reads back from the kernel every limit of a running container. Resolves to where its accounts are; undefined if it does
-   * not run (any more). @throws SandboxdError LIMIT_UNENFORCEABLE naming every limit that is not held.
+   * Reads back from the kernel every limit and every mount of a running container. Resolves to where its accounts are;
+   * undefined if it does not run (any more). @throws SandboxdError LIMIT_UNENFORCEABLE naming every limit that is not held,
+   * HARDENING_MISMATCH naming every mount that is not as planned.
    */
   verify(id: string, plan: ContainerPlan, options?: Waiting): Promise<CgroupPaths | undefined>;
   /** Changes limits and reads them back. @throws SandboxdError LIMIT_UNENFORCEABLE with the old ones put back. */

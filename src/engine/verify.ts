@@ -4,6 +4,7 @@
 import type { ContainerCreateOptions, ContainerInspectInfo, Ulimit } from "dockerode";
 import type { ContainerPlan } from "./container-plan.ts";
 import { containerCreateOptions } from "./host-config.ts";
+import { expectedMounts, shownMounts } from "./mounts.ts";
 import { seccompProfile, seccompSha256 } from "./seccomp.ts";
 
 /** One field that is not as demanded; both values as short JSON. */
@@ -23,7 +24,7 @@ export function findMismatches(plan: ContainerPlan, inspected: ContainerInspectI
     ...differing("Name", `/${name}`, inspected.Name),
     ...differing("Image", Image, inspected.Image),
     ...differing("Config.Image", Image, inspected.Config.Image),
-    ...differing("Mounts", [], inspected.Mounts ?? []),
+    ...differing("Mounts", expectedMounts(plan), shownMounts(inspected.Mounts ?? [])),
     ...differing("NetworkSettings.Networks", [plan.network.mode], networks),
     ...(inspected.AppArmorProfile === "unconfined"
       ? [mismatch("AppArmorProfile", "not unconfined", inspected.AppArmorProfile)]

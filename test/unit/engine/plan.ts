@@ -33,6 +33,7 @@ export const plan: ContainerPlan = {
     blockIo: { device: "/dev/vda", readBytesPerSecond: 20_000_000, writeOperationsPerSecond: 500 },
   },
   imageVolumes: ["/var/data", "/data2"],
+  mounts: [],
   network: { mode: "none" },
   engine: { cgroupVersion: 1, possibleCpus: 2 },
 };

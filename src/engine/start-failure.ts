@@ -1,0 +1,26 @@
+// What a failed start means. The engine has one code for all of it, so the runtime's own words tell.
+
+import { SandboxdError } from "../errors.ts";
+import { engineError, statusOf } from "./calls.ts";
+
+const unmounted = /error while mounting volume|failed to mount local volume|error mounting "/;
+const unusable =
+  /executable file not found|no such file or directory|permission denied|exec format error|is a directory|not a directory/i;
+
+export function startFailure(error: unknown): SandboxdError {
+  const failure = engineError("start", error);
+  // the end of it reads like that of a command that cannot run
+  if (unmounted.test(failure.message)) {
+    return new SandboxdError("ENGINE_FAILED", failure.message, {
+      hint: "of a volume: see [volumes.NAME] of the host's configuration, its server, and whether the kernel has its file system",
+      cause: error,
+    });
+  }
+  if (unusable.test(failure.message) && statusOf(error) !== 404) {
+    return new SandboxdError("COMMAND_UNUSABLE", failure.message, {
+      hint: "check command, args and working_dir against the image",
+      cause: error,
+    });
+  }
+  return failure;
+}
