@@ -1,0 +1,42 @@
+// Directories of a backend, of which some may not be there, or only half.
+
+import { lstat, open, readdir, rename } from "node:fs/promises";
+import { isGone } from "./failing.ts";
+
+export async function isDirectory(path: string): Promise<boolean> {
+  try {
+    return (await lstat(path)).isDirectory();
+  } catch (error) {
+    if (isGone(error)) return false;
+    throw error;
+  }
+}
+
+/** None if it is not there. */
+export async function namesIn(directory: string): Promise<readonly string[]> {
+  try {
+    return await readdir(directory);
+  } catch (error) {
+    if (isGone(error)) return [];
+    throw error;
+  }
+}
+
+/** Renames it, if it is there. */
+export async function move(from: string, to: string): Promise<void> {
+  try {
+    await rename(from, to);
+  } catch (error) {
+    if (!isGone(error)) throw error;
+  }
+}
+
+/** Has what was made and renamed in it survive a power cut. */
+export async function persist(directory: string): Promise<void> {
+  const handle = await open(directory);
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}
