@@ -14,6 +14,7 @@ import { effectiveSpec, type SpecRequest } from "../src/sandbox/spec.ts";
 import { openStore } from "../src/store/store.ts";
 import { noRange } from "../src/tenant/limit-range.ts";
 import { createTenants } from "../src/tenant/tenants.ts";
+import { createWorkspaceRepository } from "../src/workspace/repository.ts";
 import { type Result, resultOf } from "./result.ts";
 
 const sandboxCount = 1_000;
@@ -45,6 +46,8 @@ export async function measureAdmission(runs: number): Promise<Result> {
     rules: () => tenantRulesOf(config),
     hold: async () => undefined,
     deleteSandbox: () => undefined,
+    workspaces: createWorkspaceRepository(store),
+    deleteWorkspace: () => undefined,
     log: createLog({ level: "fatal" }),
   });
   try {

@@ -24,19 +24,21 @@ export interface BareEngine {
 /**
  * @param hostParent the cgroup of all sandboxes, as the engine is told it.
  * @param sandbox a running sandbox of the daemon; the containers will be like its own.
+ * @param mounts what it sees besides its image.
  * @throws Error when a container made here would differ from it in its HostConfig: then nothing could be compared.
  */
 export async function openBareEngine(
   socket: string,
   hostParent: string,
   sandbox: Sandbox,
+  mounts: ContainerPlan["mounts"] = [],
 ): Promise<BareEngine> {
   const agent = createAgent();
   // the client takes an agent, though its types don't say so
   const options: Docker.DockerOptions & { readonly agent: Agent } = { socketPath: socket, agent };
   const docker = new Docker(options);
   const { CgroupVersion: cgroupVersion } = await docker.info();
-  const plan = planOf(sandbox, hostParent, cgroupVersion === "2" ? 2 : 1);
+  const plan = { ...planOf(sandbox, hostParent, cgroupVersion === "2" ? 2 : 1), mounts };
   const made = new Set<Docker.Container>();
   let count = 0;
 
@@ -103,6 +105,7 @@ function planOf(sandbox: Sandbox, hostParent: string, cgroupVersion: 1 | 2): Con
       logBytes: Number(resources.logBytes),
     },
     imageVolumes: [],
+    mounts: [],
     network: { mode: "none" },
     engine: { cgroupVersion, possibleCpus: possibleCpus() },
   };

@@ -8,11 +8,12 @@ import { measureFleet } from "./fleet.ts";
 import { type Result, tableOf } from "./result.ts";
 import { startSandboxes } from "./sandboxes.ts";
 import { measureSoak } from "./soak.ts";
+import { measureWorkspaces } from "./workspace.ts";
 
 /** With a few sandboxes at a time; the others need a fleet. */
 const single = ["unary", "create", "exit-latency", "burst"] as const;
 const fleet = ["sampling", "footprint", "restart"] as const;
-const usual: readonly string[] = [...single, "admission", ...fleet];
+const usual: readonly string[] = [...single, "admission", "workspace", ...fleet];
 /** Takes hours, so it is measured only when it is named. */
 const names: readonly string[] = [...usual, "soak"];
 
@@ -53,6 +54,7 @@ export async function runBenchmarks(args: readonly string[]): Promise<number> {
 async function* measure(wanted: ReadonlySet<string>, runs: number, minutes: number): AsyncGenerator<Result> {
   if (single.some((name) => wanted.has(name))) yield* measureSingle(wanted, runs);
   if (wanted.has("admission")) yield await measureAdmission(runs * 30);
+  if (wanted.has("workspace")) yield* measureWorkspaces(runs);
   if (fleet.some((name) => wanted.has(name))) yield* measureFleet(wanted);
   if (wanted.has("soak")) yield* measureSoak(minutes);
 }

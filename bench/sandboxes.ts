@@ -18,7 +18,7 @@ export const resources = {
   pids: 8n,
 };
 
-const spec = { image: baseImage, command: ["sleep"], args: ["100000"], resources };
+export const spec = { image: baseImage, command: ["sleep"], args: ["100000"], resources };
 
 /** Limits of the sandboxes may add up to far more than the machine has, for they use next to nothing. */
 const roomy = { cpu_overcommit: 100, memory_overcommit: 10, max_sandboxes: 1_000 };

@@ -4,6 +4,7 @@ import { EventService } from "../gen/sandboxd/v1/event_service_pb.ts";
 import { HostService } from "../gen/sandboxd/v1/host_service_pb.ts";
 import { SandboxService } from "../gen/sandboxd/v1/sandbox_service_pb.ts";
 import { TenantService } from "../gen/sandboxd/v1/tenant_service_pb.ts";
+import { WorkspaceService } from "../gen/sandboxd/v1/workspace_service_pb.ts";
 import { createEventService } from "./api/event-service.ts";
 import { createExplainer } from "./api/explainer.ts";
 import type { HealthRegistry } from "./api/health.ts";
@@ -14,9 +15,11 @@ import { createSandboxService } from "./api/sandbox-service.ts";
 import { type ApiServer, createApiServer } from "./api/server.ts";
 import type { StatsFeed } from "./api/stats-feed.ts";
 import { createTenantService } from "./api/tenant-service.ts";
+import { createWorkspaceService } from "./api/workspace-service.ts";
 import type { Config } from "./config/config.ts";
 import type { Tenancy } from "./daemon-tenants.ts";
 import type { SandboxVitals } from "./daemon-vitals.ts";
+import type { WorkspaceParts } from "./daemon-workspaces.ts";
 import type { Doctor } from "./host/doctor/doctor.ts";
 import type { Sampler } from "./monitor/sampler-loop.ts";
 import type { Log } from "./observe/log.ts";
@@ -33,6 +36,7 @@ export interface DaemonApiOptions {
   readonly sampler: Sampler;
   readonly vitals: SandboxVitals;
   readonly tenancy: Tenancy;
+  readonly parts: WorkspaceParts;
   readonly view: HostView;
   readonly feed: StatsFeed;
   readonly doctor: Doctor;
@@ -43,7 +47,7 @@ export interface DaemonApiOptions {
 }
 
 export function createDaemonApi(options: DaemonApiOptions): ApiServer {
-  const { manager, repository, store, sampler, vitals, tenancy, view, feed } = options;
+  const { manager, repository, store, sampler, vitals, tenancy, parts, view, feed } = options;
   const { clock } = view;
   const { limits } = options.listen;
   const { metrics } = options.registry;
@@ -73,7 +77,12 @@ export function createDaemonApi(options: DaemonApiOptions): ApiServer {
         }),
       );
       router.service(EventService, createEventService(store.events, clock));
-      router.service(TenantService, createTenantService({ ...tenancy, repository }));
+      const { workspaceRepository } = parts;
+      router.service(TenantService, createTenantService({ ...tenancy, repository, workspaceRepository }));
+      router.service(
+        WorkspaceService,
+        createWorkspaceService({ ...parts, repository: workspaceRepository, clock }),
+      );
     },
     health: options.health,
     terms: options.terms,

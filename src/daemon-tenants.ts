@@ -16,6 +16,7 @@ import { createMetering, type Metering } from "./tenant/metering.ts";
 import { overQuota, promisedTo } from "./tenant/quota.ts";
 import { quotaNames } from "./tenant/record.ts";
 import { createTenants, type Tenants } from "./tenant/tenants.ts";
+import type { WorkspaceRepository } from "./workspace/repository.ts";
 
 export interface TenancyOptions {
   /** As it is now: a reload may change what tenants have that were never put. */
@@ -27,6 +28,9 @@ export interface TenancyOptions {
   readonly clock: Clock;
   /** Has a sandbox deleted; returns at once. */
   readonly deleteSandbox: (id: string, actor: Actor) => void;
+  readonly workspaceRepository: WorkspaceRepository;
+  /** Has a workspace deleted that no sandbox is with; returns at once. */
+  readonly deleteWorkspace: (id: string) => void;
   readonly registry: MetricsRegistry;
   readonly log: Log;
 }
@@ -46,6 +50,8 @@ export function createTenancy(options: TenancyOptions): Tenancy {
     rules: () => tenantRulesOf(currentConfig()),
     hold: (tenant) => groups.hold(tenant),
     deleteSandbox: options.deleteSandbox,
+    workspaces: options.workspaceRepository,
+    deleteWorkspace: options.deleteWorkspace,
     log: log.child("tenants"),
   });
 
@@ -71,7 +77,7 @@ export function createTenancy(options: TenancyOptions): Tenancy {
     isTenant: (name) => tenants.get(name) !== undefined,
     log: log.child("metering"),
   });
-  meterTenants(options.registry, tenants, repository);
+  meterTenants(options.registry, tenants, repository, options.workspaceRepository);
   return {
     tenants,
     groups,
@@ -89,14 +95,16 @@ function meterTenants(
   { metrics, onRender }: MetricsRegistry,
   tenants: Tenants,
   repository: Repository,
+  workspaces: WorkspaceRepository,
 ): void {
   onRender(() => {
     const owned = Map.groupBy(repository.all(), ({ tenant }) => tenant);
+    const spaces = Map.groupBy(workspaces.all(), ({ tenant }) => tenant);
     const all = tenants.all();
     metrics.tenants.set({}, all.length);
     const over = new Map<string, number>(Object.values(quotaNames).map((name) => [name, 0]));
     for (const { name, policy } of all) {
-      for (const key of overQuota(promisedTo(owned.get(name) ?? []), policy.quota)) {
+      for (const key of overQuota(promisedTo(owned.get(name) ?? [], spaces.get(name)), policy.quota)) {
         over.set(quotaNames[key], (over.get(quotaNames[key]) ?? 0) + 1);
       }
     }

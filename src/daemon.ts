@@ -5,6 +5,7 @@ import { EventService } from "../gen/sandboxd/v1/event_service_pb.ts";
 import { HostService } from "../gen/sandboxd/v1/host_service_pb.ts";
 import { SandboxService } from "../gen/sandboxd/v1/sandbox_service_pb.ts";
 import { TenantService } from "../gen/sandboxd/v1/tenant_service_pb.ts";
+import { WorkspaceService } from "../gen/sandboxd/v1/workspace_service_pb.ts";
 import { createHealthRegistry } from "./api/health.ts";
 import { createStatsFeed } from "./api/stats-feed.ts";
 import { createTerms } from "./api/uplink-source.ts";
@@ -17,6 +18,7 @@ import { meterState } from "./daemon-metrics.ts";
 import { createTenancy } from "./daemon-tenants.ts";
 import { startUplink } from "./daemon-uplink.ts";
 import { createVitals } from "./daemon-vitals.ts";
+import { createWorkspaceParts } from "./daemon-workspaces.ts";
 import { cgroupPathsAt } from "./engine/cgroup-path.ts";
 import { createDockerRuntime } from "./engine/docker.ts";
 import { readCapacity } from "./host/capacity.ts";
@@ -33,14 +35,16 @@ import { createMetricsListener } from "./observe/metrics-listener.ts";
 import { watchProcess } from "./observe/process-metrics.ts";
 import { createClock } from "./sandbox/clock.ts";
 import { createEngineWatch } from "./sandbox/engine-watch.ts";
-import { createLabelCodec } from "./sandbox/labels.ts";
+import { createLabelCodec, hostSelector } from "./sandbox/labels.ts";
 import { createManager } from "./sandbox/manager.ts";
 import { cgroupParentOf } from "./sandbox/plan.ts";
 import { createReconciler } from "./sandbox/reconciler.ts";
 import { createRepository } from "./sandbox/repository.ts";
 import { createSweeper } from "./sandbox/sweeper.ts";
+import { createVolumeSweep } from "./sandbox/volume-sweep.ts";
 import { openStore } from "./store/store.ts";
 import { version } from "./version.ts";
+import { createWorkspaceRepository } from "./workspace/repository.ts";
 
 export interface Daemon {
   /**
@@ -93,6 +97,7 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
     const { hostId, key } = openIdentity(config.state.directory, config.host.id);
     const bootId = await readBootId();
     const repository = createRepository(store);
+    const workspaceRepository = createWorkspaceRepository(store);
     const clock = createClock({ bootId, store });
     closers.push(() => clock.close());
     const labels = createLabelCodec(hostId, key);
@@ -101,6 +106,7 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
       bootId,
       labels: config.host.labels,
       cgroupParent: config.engine.cgroupParent,
+      mountSources: config,
       capacity: readCapacity(config.capacity),
       store,
       repository,
@@ -134,11 +140,25 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
       sampler,
       clock,
       deleteSandbox: (id, actor) => void manager.delete(id, { actor }).catch(() => undefined),
+      workspaceRepository,
+      deleteWorkspace: (id) => void parts.workspaces.delete(id).catch(() => undefined),
       registry,
       log,
     });
     closers.push(() => tenancy.close());
     const { tenants, groups, metering } = tenancy;
+    const parts = createWorkspaceParts({
+      config,
+      currentConfig: () => current,
+      workspaceRepository,
+      repository,
+      tenants,
+      clock,
+      charge: metering.chargeDisk,
+      registry,
+      log,
+    });
+    closers.push(() => parts.close());
     const feed = createStatsFeed({
       sampler,
       hostSampler,
@@ -177,6 +197,7 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
       pullImages: config.images.pull === "missing",
       concurrentStarts: config.capacity.concurrentStarts,
       holdTenant: groups.ensure,
+      workspace: parts.workspaces.ready,
       log: log.child("reconciler"),
     });
     closers.push(() => reconciler.close());
@@ -197,7 +218,13 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
     });
     closers.push(() => care.close());
     const { scheduling } = care;
-    const view = { host, scheduling, clock };
+    const volumeSweep = createVolumeSweep({
+      repository,
+      sweep: () => runtime.sweepVolumes(hostSelector(hostId)),
+      log: log.child("volumes"),
+    });
+    closers.push(() => volumeSweep.close());
+    const view = { host, scheduling, clock, workspaceCapacity: parts.capacity };
     closers.push(meterState(registry, { repository, host, store, sampler }));
     const health = createHealthRegistry();
     const engineWatch = createEngineWatch({
@@ -231,10 +258,11 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
     health.set(HostService.typeName, "SERVING");
     health.set(EventService.typeName, "SERVING");
     health.set(TenantService.typeName, "SERVING");
+    health.set(WorkspaceService.typeName, "SERVING");
     tellHealth();
     closers.push(host.subscribe(tellHealth));
 
-    const doctor = createDoctor({ runtime, host, groups, config: () => current });
+    const doctor = createDoctor({ runtime, host, groups, workspaces: parts, config: () => current });
     const terms = createTerms(store);
     const manager = createManager({
       repository,
@@ -243,6 +271,7 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
       config: () => current,
       capacity: host.capacity,
       tenants,
+      workspaces: parts.workspaces,
       host: () => host.usable(),
       assertOpen: () => care.assertOpen(),
       clock,
@@ -256,6 +285,7 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
       sampler,
       vitals,
       tenancy,
+      parts,
       view,
       feed,
       doctor,

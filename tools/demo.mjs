@@ -19,6 +19,8 @@ export async function demonstrate(client, say) {
   await showRestartsAndExpiry(client, step);
   say("");
   await showQuota(client, step);
+  say("");
+  await showWorkspace(client, step);
 }
 
 const call = { timeoutMs };
@@ -207,6 +209,59 @@ async function showQuota({ sandboxes, tenants }, step) {
   } finally {
     await tenants.deleteTenant({ tenant, cascade: true }, call);
     step("delete", `${tenant} is gone, with all that it had`);
+  }
+}
+
+/** A directory that outlives its sandboxes: written in one, read in the next, bounded, and brought back by a snapshot. */
+async function showWorkspace({ sandboxes, workspaces, host, names }, step) {
+  const tenant = "demo-workspace";
+  const workspaceId = "demo";
+  const { host: found } = await host.getHost({}, call);
+  if (found.workspaces === undefined) {
+    const { checks } = await host.checkHost({}, call);
+    const why = checks.find(({ name }) => name === "workspaces");
+    step("space", `this host keeps none: ${why?.message}`);
+    return;
+  }
+  /** What a command in a sandbox of its own says, once it has ended. */
+  const saidBy = async (sandboxId, script) => {
+    const command = ["sh", "-c", script];
+    const spec = { template: "shell", command, workspace: { workspaceId } };
+    await sandboxes.createSandbox({ sandboxId, tenant, spec }, call);
+    await eventually(async () => {
+      const { sandbox } = await sandboxes.getSandbox({ sandboxId }, call);
+      return ["STOPPED", "FAILED"].includes(names.state(sandbox.status.state)) ? sandbox : undefined;
+    });
+    const said = await firstLogLine(sandboxes, sandboxId);
+    await sandboxes.deleteSandbox({ sandboxId }, call);
+    return said;
+  };
+  try {
+    const limits = { sizeBytes: 32n * mebibyte };
+    const { workspace } = await workspaces.createWorkspace({ workspaceId, tenant, limits }, call);
+    step("space", `${workspaceId} may hold 32 MiB, and is ${workspace.status.uid}'s alone`);
+    await saidBy("demo-writes", "echo kept | tee projects/words");
+    const kept = await saidBy("demo-reads", "cat projects/words");
+    step("space", `what one sandbox wrote, the next one reads: ${kept}`);
+    assert.equal(kept, "kept");
+    await workspaces.createSnapshot({ workspaceId, snapshotId: "before" }, call);
+    const full = await saidBy(
+      "demo-fills",
+      "rm projects/words; dd if=/dev/zero of=big bs=1M count=64 2>&1 | tail -1",
+    );
+    const { workspace: filled } = await workspaces.getWorkspace({ workspaceId }, call);
+    step("space", `64 MiB do not fit: ${full}; it holds ${filled.status.usage.bytes / mebibyte} MiB`);
+    assert.ok(filled.status.usage.bytes <= 32n * mebibyte);
+    await workspaces.restoreSnapshot({ workspaceId, snapshotId: "before" }, call);
+    const back = await saidBy("demo-returns", "cat projects/words");
+    step("space", `its snapshot brings back what was: ${back}`);
+    assert.equal(back, "kept");
+  } finally {
+    for (const sandboxId of ["demo-writes", "demo-reads", "demo-fills", "demo-returns"]) {
+      await sandboxes.deleteSandbox({ sandboxId }, call);
+    }
+    await workspaces.deleteWorkspace({ workspaceId }, call);
+    step("delete", `${workspaceId} is gone, with all that it held`);
   }
 }
 

@@ -24,6 +24,7 @@ import {
   removeEngine,
   temporaryDirectory,
 } from "./lib/leftovers.mjs";
+import { shareMounts, unmountIn } from "./lib/mounts.mjs";
 import { launcher } from "./lib/node.mjs";
 import { Advice, main, root, stop, until } from "./lib/process.mjs";
 
@@ -59,6 +60,7 @@ async function plan(isDemo) {
   assertUnclaimed(directory);
   // What a run that was killed has left of its daemon and engine, its data excepted.
   await removeEngine(name);
+  unmountIn(directory);
   return { name, directory, daemonPort: await freePort(7070), schedulerPort: await freePort(7071) };
 }
 
@@ -71,6 +73,7 @@ async function prepareEngine({ name, directory }, isDemo) {
     return { socket: found };
   }
   await installEngine({ log });
+  shareMounts(directory);
   const engine = await startPrivateEngine({
     directory: path.join(directory, "engine"),
     name,
@@ -159,6 +162,7 @@ async function startAll(place, isDemo, closers) {
 
   closers.push(() => (isDemo ? removeEngine(name, directory) : rmSync(path.join(directory, "owner.json"))));
   claim(directory, { name, directory, keep: !isDemo });
+  closers.push(() => unmountIn(directory));
   const { socket: engineSocket, engine } = await prepareEngine(place, isDemo);
   closers.push(async () => {
     if (engine) {

@@ -151,8 +151,8 @@ await main(async () => {
     }
     const engine = needsEngine(asked) ? "optional" : "none";
     // The program that tries the isolation from inside is compiled by its test; curl and openssl are clients like any other.
-    // With libfaketime a daemon has a wall clock of its own.
-    const packages = ["gcc", "libc6-dev", "curl", "openssl", "libfaketime"];
+    // With libfaketime a daemon has a wall clock of its own. Workspaces are kept on file systems that tests make.
+    const packages = ["gcc", "libc6-dev", "curl", "openssl", "libfaketime", "btrfs-progs", "e2fsprogs"];
     return await withScratch({ kind: "test", engine, packages, log }, async ({ hasEngine, ...scratch }) => {
       const { summaries, status, ...run } = await runParts(asked, scratch);
       closing = report(summaries, { hasEngine, ...run });

@@ -9,6 +9,7 @@ import { conditionOf, scheduleOf } from "./host-codec.ts";
 import { sandboxOf } from "./sandbox-codec.ts";
 import { policyOfTenant } from "./tenant-codec.ts";
 import { timestampOf } from "./time-codec.ts";
+import { snapshotOf, workspaceOf } from "./workspace-codec.ts";
 
 /** The document of a stored event. */
 export function documentOf(stored: StoredEvent): EventDocument {
@@ -35,6 +36,15 @@ export function eventOf(
   if ("tenant" in document) {
     const { tenant } = document;
     return create(EventSchema, { ...head, tenant: tenant.name, tenantPolicy: policyOfTenant(tenant) });
+  }
+  if ("workspace" in document) {
+    const { workspace, snapshot } = document;
+    return create(EventSchema, {
+      ...head,
+      tenant: workspace.tenant,
+      workspace: workspaceOf(workspace, clock),
+      ...(snapshot === undefined ? {} : { snapshot: snapshotOf(workspace, snapshot) }),
+    });
   }
   const { sandbox } = document;
   return create(EventSchema, {

@@ -58,6 +58,8 @@ function matcherOf(filter: EventFilter | undefined): (document: EventDocument) =
   return (document) => {
     if (types.size > 0 && !types.has(EventType[document.type])) return false;
     if ("tenant" in document) return sandboxId === "" && (tenant === "" || document.tenant.name === tenant);
+    if ("workspace" in document)
+      return sandboxId === "" && (tenant === "" || document.workspace.tenant === tenant);
     if (!isOfSandbox(document)) return tenant === "" && sandboxId === "";
     return (
       (tenant === "" || document.sandbox.tenant === tenant) &&

@@ -8,6 +8,7 @@ import {
   type Host as HostMessage,
   HostSchema,
 } from "../../gen/sandboxd/v1/host_pb.ts";
+import { WorkspaceBackend } from "../../gen/sandboxd/v1/workspace_pb.ts";
 import type { Finding } from "../host/doctor/finding.ts";
 import type { Host } from "../host/host.ts";
 import type { Scheduling } from "../host/schedule.ts";
@@ -15,6 +16,7 @@ import type { Amounts } from "../sandbox/admission.ts";
 import type { Clock } from "../sandbox/clock.ts";
 import type { ConditionFacts, Schedule } from "../sandbox/repository.ts";
 import { version } from "../version.ts";
+import type { BackendKind } from "../workspace/backend/backend.ts";
 import { actorOf } from "./sandbox-codec.ts";
 import { timestampOf } from "./time-codec.ts";
 
@@ -23,14 +25,25 @@ export interface HostView {
   readonly host: Host;
   readonly scheduling: Scheduling;
   readonly clock: Clock;
+  /** What it has for workspaces. */
+  readonly workspaceCapacity: () => WorkspaceSpace | undefined;
+}
+
+export interface WorkspaceSpace {
+  readonly backend: BackendKind;
+  readonly capacityBytes: number;
+  readonly allocatableBytes: number;
+  readonly promisedBytes: number;
+  readonly workspaces: number;
 }
 
 /** The contract's host. Deadlines are told by the wall clock as it is set now. */
-export function hostOf({ host, scheduling, clock }: HostView): HostMessage {
+export function hostOf({ host, scheduling, clock, workspaceCapacity }: HostView): HostMessage {
   const promised = host.promised();
   const engine = host.engine();
   const inventory = host.inventory();
   const schedule = scheduling.now();
+  const space = workspaceCapacity();
   return create(HostSchema, {
     hostId: host.hostId,
     bootId: host.bootId,
@@ -68,6 +81,7 @@ export function hostOf({ host, scheduling, clock }: HostView): HostMessage {
           },
         }),
     accepting: host.accepting() && schedule.schedulable,
+    ...(space === undefined ? {} : { workspaces: spaceOf(space) }),
   });
 }
 
@@ -97,6 +111,16 @@ export function scheduleOf(
             remaining,
           },
         }),
+  };
+}
+
+function spaceOf({ backend, ...amounts }: WorkspaceSpace) {
+  return {
+    backend: WorkspaceBackend[backend],
+    capacityBytes: BigInt(amounts.capacityBytes),
+    allocatableBytes: BigInt(amounts.allocatableBytes),
+    promisedBytes: BigInt(amounts.promisedBytes),
+    workspaces: BigInt(amounts.workspaces),
   };
 }
 

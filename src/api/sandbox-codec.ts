@@ -16,6 +16,7 @@ import type { Clock } from "../sandbox/clock.ts";
 import type { Actor, ExitReport, Resources, SandboxRecord, State } from "../sandbox/record.ts";
 import type { SpecRequest } from "../sandbox/spec.ts";
 import { lifeOf, lifeRequestOf, lifeStatusOf } from "./life-codec.ts";
+import { mountRequestOf, mountsOf } from "./mount-codec.ts";
 import { durationOf, millisecondsOf, timestampOf } from "./time-codec.ts";
 
 /** The contract's sandbox. Deadlines are told by the wall clock as it is set now. */
@@ -38,6 +39,7 @@ export function sandboxOf(record: SandboxRecord, clock: Clock): Sandbox {
       networkMode: NetworkMode.NONE,
       stopGrace: durationOf(spec.stopGraceMs),
       ...lifeOf(spec),
+      ...mountsOf(spec),
     },
     status: {
       state: stateNumber(record.state),
@@ -156,6 +158,7 @@ export function specRequestOf(spec: SandboxSpec | undefined): SpecRequest {
     resources: askedResources(spec?.resources),
     ...(spec?.stopGrace === undefined ? {} : { stopGraceMs: millisecondsOf(spec.stopGrace) }),
     ...lifeRequestOf(spec),
+    ...mountRequestOf(spec),
   };
 }
 

@@ -27,6 +27,7 @@ export function usageOf({ timeMs, runningMs, memoryByteSeconds, ...usage }: Mete
     blockReadBytes: big(usage.blockReadBytes),
     blockWriteBytes: big(usage.blockWriteBytes),
     runningTime: durationOf(Math.round(runningMs)),
+    diskByteSeconds: usage.diskByteSeconds ?? 0,
   };
 }
 

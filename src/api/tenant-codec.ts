@@ -23,6 +23,7 @@ import {
   type TenantRecord,
 } from "../tenant/record.ts";
 import type { Tenant } from "../tenant/tenants.ts";
+import type { WorkspaceRecord } from "../workspace/record.ts";
 import { askedResources, limitsOf } from "./sandbox-codec.ts";
 import { usageOf } from "./stats-codec.ts";
 import { timestampOf } from "./time-codec.ts";
@@ -31,13 +32,14 @@ import { timestampOf } from "./time-codec.ts";
 export interface TenantView {
   readonly tenant: Tenant;
   readonly sandboxes: readonly SandboxRecord[];
+  readonly workspaces: readonly WorkspaceRecord[];
   readonly usage: Metered | undefined;
   readonly group: (GroupState & { readonly parent: string }) | undefined;
 }
 
 /** The contract's tenant, with its status. */
-export function tenantOf({ tenant, sandboxes, usage, group }: TenantView): TenantMessage {
-  const promised = promisedTo(sandboxes);
+export function tenantOf({ tenant, sandboxes, workspaces, usage, group }: TenantView): TenantMessage {
+  const promised = promisedTo(sandboxes, workspaces);
   return create(TenantSchema, {
     ...policyOfTenant(tenant),
     status: {

@@ -9,6 +9,7 @@ import type { Groups } from "../tenant/groups.ts";
 import { rangeViolations } from "../tenant/limit-range.ts";
 import type { Metering } from "../tenant/metering.ts";
 import { notFound, type Tenant, type Tenants } from "../tenant/tenants.ts";
+import type { WorkspaceRepository } from "../workspace/repository.ts";
 import { actorOfCaller, callerKey } from "./caller.ts";
 import { policyOf, tenantOf, unboundable } from "./tenant-codec.ts";
 
@@ -17,6 +18,7 @@ export interface TenantServiceOptions {
   readonly groups: Pick<Groups, "read">;
   readonly metering: Pick<Metering, "ofTenant">;
   readonly repository: Repository;
+  readonly workspaceRepository: Pick<WorkspaceRepository, "all">;
 }
 
 const defaultPage = 100;
@@ -26,9 +28,16 @@ export function createTenantService({
   groups,
   metering,
   repository,
+  workspaceRepository,
 }: TenantServiceOptions): ServiceImpl<typeof TenantService> {
   const told = (tenant: Tenant, sandboxes: readonly SandboxRecord[]) =>
-    tenantOf({ tenant, sandboxes, usage: metering.ofTenant(tenant.name), group: groups.read(tenant) });
+    tenantOf({
+      tenant,
+      sandboxes,
+      workspaces: workspaceRepository.all().filter((one) => one.tenant === tenant.name),
+      usage: metering.ofTenant(tenant.name),
+      group: groups.read(tenant),
+    });
   const toldOf = (tenant: Tenant) =>
     told(
       tenant,

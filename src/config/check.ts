@@ -1,9 +1,11 @@
 // What must hold between keys: pure functions of a configuration whose keys are each valid by themselves.
 
 import { type Config, nameOf } from "./config.ts";
+import { mountsHold } from "./mount-check.ts";
 import { type ResourceKey, resourceBounds } from "./resource.ts";
 import { isLoopback } from "./rule.ts";
 import { formatDuration } from "./unit.ts";
+import { workspacesHold } from "./workspace-check.ts";
 
 /** A broken rule. It is told at the first of its keys that someone gave; with one of them invalid, it isn't told. */
 export interface Violation {
@@ -25,6 +27,8 @@ export function violationsOf(config: Config, { dev }: { readonly dev: boolean })
     ...imagesHold(config),
     ...samplingHolds(config),
     ...pressureHolds(config),
+    ...mountsHold(config),
+    ...workspacesHold(config),
   ];
 }
 

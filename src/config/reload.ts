@@ -4,7 +4,8 @@ import type { Config } from "./config.ts";
 import type { Setting } from "./load.ts";
 
 /** What new requests are held against. All else is built into a part of the daemon when it starts. */
-const liveKeys = /^(images\.allow$|defaults\.|limits\.|templates\.|tenants\.unknown$|tenants\.default\.)/;
+const liveKeys =
+  /^(images\.allow$|defaults\.|limits\.|templates\.|tenants\.unknown$|tenants\.default\.|workspaces\.(default|max)_bytes$)/;
 
 export interface Change {
   readonly key: string;
@@ -38,5 +39,10 @@ export function reloaded(running: Config, read: Config): Config {
     limits: read.limits,
     templates: read.templates,
     tenants: { ...running.tenants, unknown: read.tenants.unknown, default: read.tenants.default },
+    workspaces: {
+      ...running.workspaces,
+      defaultBytes: read.workspaces.defaultBytes,
+      maxBytes: read.workspaces.maxBytes,
+    },
   };
 }

@@ -3,6 +3,7 @@
 
 import { isIP } from "node:net";
 import type { Reading, TextRule } from "./field.ts";
+import { targetProblem } from "./mount-path.ts";
 
 /** A TCP address, or the path of a unix socket. */
 export type ListenAddress =
@@ -44,6 +45,50 @@ function path(name: string, maxBytes: number): TextRule {
     },
   };
 }
+
+const directoryName = 'an absolute path without ".", empty parts and a "/" at its end, not of the kernel';
+
+/** What a sandbox may be shown of the host: a directory by its one name. */
+export const plainDirectory: TextRule = {
+  name: directoryName,
+  read(text) {
+    const parts = text.split("/").slice(1);
+    if (parts.some((part) => part === "" || part === ".")) return { problem: `is not ${directoryName}` };
+    return ["proc", "sys", "dev"].includes(parts[0] ?? "")
+      ? { problem: "lies in a kernel file system" }
+      : absolutePath.read(text);
+  },
+};
+
+/** As in the contract. */
+export const mountTarget: TextRule = {
+  name: "an absolute path outside /tmp, /dev, /proc and /sys",
+  read(text) {
+    const problem = targetProblem(text);
+    return problem === undefined ? { value: text } : { problem };
+  },
+};
+
+export const nfsAddress = matching(
+  /^([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*)$/,
+  253,
+  "the name or the address of a server",
+);
+
+/** Nothing in it is the engine's, the kernel's or a shell's to interpret. */
+export const nfsExport = matching(
+  /^(?!.*(\/\.\.?(\/|$)|\/\/))\/([A-Za-z0-9._/-]|\{tenant\})*$/,
+  1_024,
+  'an absolute path of letters, digits, ".", "_" and "-", with {tenant} for the name of the tenant',
+);
+
+/** Options that change how a server is spoken to. What may be done in the mount, is not theirs to say. */
+export const nfsOption = matching(
+  /^(hard|soft|vers=(3|4|4\.[012])|proto=(tcp|tcp6|rdma)|[rw]size=[1-9]\d{3,6}|timeo=[1-9]\d{0,4}|retrans=\d{1,3}|nconnect=([1-9]|1[0-6]))$/,
+  32,
+  "one of hard, soft, vers=, proto=, rsize=, wsize=, timeo=, retrans=, nconnect=, with its value",
+  "read_only is a key of the volume; nosuid and nodev are always there",
+);
 
 export const httpPath = matching(
   /^\/[\x21-\x7e]*$/,

@@ -1,12 +1,15 @@
 // Every key of the configuration: its kind, bounds, default and meaning. Parsing, the types, the reference in
 // docs/configuration.md and the check of the example file all follow from this table.
 
+import { backupsSection } from "./backup.ts";
 import { choice, duration, integer, list, map, named, ratio, section, size, text } from "./field.ts";
 import { templateHealthCheck, templateLifetime, templateRestart } from "./life.ts";
+import { sharedTable, templateShared, templateTmpfs, templateVolumes, volumesTable } from "./mount.ts";
 import { housekeepingSection, pressureSection } from "./pressure.ts";
 import { resourceBounds, resourceFields, templateResources } from "./resource.ts";
 import * as rule from "./rule.ts";
 import { tenantsSection } from "./tenant.ts";
+import { workspacesSection } from "./workspace.ts";
 
 const timeout = (value: string, meaning: string) =>
   duration({ min: "100ms", max: "1h", default: value, meaning });
@@ -192,6 +195,10 @@ export const schema = section("", {
 
   tenants: tenantsSection(),
 
+  workspaces: workspacesSection(),
+
+  backups: backupsSection(),
+
   images: section("Which images may run.", {
     allow: list(rule.imagePattern, {
       max: 1000,
@@ -214,6 +221,10 @@ export const schema = section("", {
     min: section("The least that may be asked for.", resourceFields("min")),
     max: section("The most that may be asked for.", resourceFields("max")),
   }),
+
+  shared: sharedTable(),
+
+  volumes: volumesTable(),
 
   templates: named({
     meaning: "Specs that requests start from. NAME: lower-case letters, digits and hyphens, at most 63.",
@@ -264,6 +275,9 @@ export const schema = section("", {
         meaning: "How it is connected: none is a loopback interface only.",
       }),
       resources: templateResources(),
+      tmpfs: templateTmpfs(),
+      shared: templateShared(),
+      volumes: templateVolumes(),
     }),
   }),
 

@@ -16,7 +16,7 @@ export const tenantsSection = () =>
       meaning: "Whether a tenant that was never put is made for its first sandbox, or that is refused.",
     }),
     default: section("What a tenant may have that was never put. A bound that is left out is none.", {
-      quota: quotaSection("All of its sandboxes together."),
+      quota: quotaSection("All of its sandboxes and workspaces together."),
       limit_range: limitRangeSection("Each of its sandboxes."),
     }),
   });
@@ -88,6 +88,17 @@ export function quotaSection(meaning: string) {
       min: 0,
       max: resourceBounds.pids.max,
       meaning: "Most processes and threads of those that run.",
+    }),
+    workspaces: integer({ min: 0, max: mostSandboxes, meaning: "Most workspaces." }),
+    disk_bytes: size({
+      min: 0,
+      max: 1024 * tebibyte,
+      meaning: "Most bytes on disk: the sizes of its workspaces, and its snapshots.",
+    }),
+    inodes: integer({
+      min: 0,
+      max: 1_000_000_000_000,
+      meaning: "Most files, directories and links on disk, likewise.",
     }),
   });
 }

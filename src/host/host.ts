@@ -6,6 +6,7 @@ import type { Inventory } from "../monitor/inventory.ts";
 import type { Log } from "../observe/log.ts";
 import { type Capacity, type Promised, promised } from "../sandbox/admission.ts";
 import type { EngineHealth, EngineProblem } from "../sandbox/engine-health.ts";
+import type { MountSources } from "../sandbox/mount-plan.ts";
 import type { HostFacts } from "../sandbox/plan.ts";
 import {
   type ConditionFacts,
@@ -23,6 +24,8 @@ export interface HostOptions {
   readonly bootId: string;
   readonly labels: Readonly<Record<string, string>>;
   readonly cgroupParent: string;
+  /** What the configuration lets sandboxes see. */
+  readonly mountSources?: MountSources;
   readonly capacity: Capacity;
   readonly store: Store;
   readonly repository: Repository;
@@ -112,6 +115,7 @@ export function createHost(options: HostOptions): Host {
       cgroupVersion: description.cgroupVersion,
       possibleCpus: possibleCpus(),
       blockDevice: diskOf(description.dataRoot),
+      ...(options.mountSources === undefined ? {} : { mountSources: options.mountSources }),
     };
   }
 

@@ -3,7 +3,8 @@
 
 export const logFields = {
   sandbox: "The sandbox's id.",
-  tenant: "Owner of the sandbox.",
+  workspace: "The workspace's id.",
+  tenant: "Owner of the sandbox or workspace.",
   template: "Name of a template.",
   image: "Image reference or content id.",
   container: "The engine's id of a container.",
@@ -37,6 +38,7 @@ export const logFields = {
   version: "Version of the daemon or of the engine.",
   host: "The host's id.",
   epoch: "Epoch of the state.",
+  backend: "What keeps workspaces within their limits.",
   count: "How many.",
   attempt: "Which try it was, from 1.",
   durationMs: "How long it took. Milliseconds.",

@@ -51,6 +51,14 @@ export const catalogue = {
     ["resource"],
   ),
 
+  workspaces: gauge("sandboxd_workspaces", "Workspaces by state.", ["state"]),
+  workspaceBytes: gauge(
+    "sandboxd_workspace_bytes",
+    "Disk of workspaces: capacity, allocatable, promised (sizes and snapshots), used. Bytes.",
+    ["kind"],
+  ),
+  backups: counter("sandboxd_backups_total", "Backups of workspaces that ended.", ["outcome"]),
+
   hostConditions: gauge("sandboxd_host_condition", "1 while a condition of the host holds.", ["condition"]),
   hostSchedulable: gauge(
     "sandboxd_host_schedulable",

@@ -111,7 +111,11 @@ export function exceeding(
 }
 
 /** @throws SandboxdError TENANT_QUOTA_EXCEEDED or HOST_CAPACITY_EXCEEDED naming every resource that does not suffice. */
-export function refuseIfAny(violations: readonly QuotaViolation[], tenant: string): void {
+export function refuseIfAny(
+  violations: readonly QuotaViolation[],
+  tenant: string,
+  hint = "ask for less, stop or delete a sandbox of the tenant, or raise its quota with PutTenant",
+): void {
   if (violations.length === 0) return;
   const wordsOf = (level: QuotaViolation["level"]) =>
     violations
@@ -129,7 +133,7 @@ export function refuseIfAny(violations: readonly QuotaViolation[], tenant: strin
   }
   const message = `the quota of tenant "${tenant}" has not enough left: ${ofTenant}`;
   throw new SandboxdError("TENANT_QUOTA_EXCEEDED", ofHost === "" ? message : `${message}; and ${host}`, {
-    hint: "ask for less, stop or delete a sandbox of the tenant, or raise its quota with PutTenant",
+    hint,
     quotas: violations,
     metadata: { tenant },
   });

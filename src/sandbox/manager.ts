@@ -6,6 +6,7 @@ import type { Config } from "../config/config.ts";
 import type { Container, LogChunk, LogOptions, Runtime } from "../engine/runtime.ts";
 import { SandboxdError } from "../errors.ts";
 import type { Tenants } from "../tenant/tenants.ts";
+import type { Workspaces } from "../workspace/workspaces.ts";
 import type { Capacity } from "./admission.ts";
 import type { Clock } from "./clock.ts";
 import { checkImage } from "./image-policy.ts";
@@ -57,6 +58,7 @@ export interface ManagerOptions {
   readonly config: () => Config;
   readonly capacity: Capacity;
   readonly tenants: Pick<Tenants, "assertOpen" | "ensure" | "policyOf">;
+  readonly workspaces: Pick<Workspaces, "assertMountable">;
   /** @throws SandboxdError ENGINE_UNAVAILABLE while the engine cannot be used. */
   readonly host: () => HostFacts;
   /** @throws SandboxdError HOST_CORDONED or HOST_PRESSURE while the host takes no more work. */
@@ -72,6 +74,7 @@ export function createManager({
   config,
   capacity,
   tenants,
+  workspaces,
   host,
   assertOpen,
   clock,
@@ -117,6 +120,7 @@ export function createManager({
       checkImage(spec.image, allowedImages(config()));
       assertOpen();
       checkBlockIo(spec.resources, host());
+      if (spec.workspace !== undefined) workspaces.assertMountable(spec.workspace.workspaceId, tenant);
       room.admitNew(tenant, spec.resources);
       const id = asked || `sb-${randomBytes(8).toString("hex")}`;
       const timeMs = Date.now();

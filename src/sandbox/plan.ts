@@ -1,9 +1,10 @@
 // From a sandbox's record to the plan of its container.
 
-import { type ContainerPlan, defaultProcessesPerUser } from "../engine/container-plan.ts";
+import { type BindMount, type ContainerPlan, defaultProcessesPerUser } from "../engine/container-plan.ts";
 import type { LiveLimits } from "../engine/runtime.ts";
 import { SandboxdError } from "../errors.ts";
 import { type LabelCodec, labelPrefix } from "./labels.ts";
+import { type MountSources, mountsOf } from "./mount-plan.ts";
 import type { Resources, SandboxRecord } from "./record.ts";
 
 /** What a plan takes from the host. */
@@ -15,15 +16,29 @@ export interface HostFacts {
   readonly possibleCpus: number;
   /** The disk that holds the engine's data; undefined if none can be throttled. */
   readonly blockDevice: string | undefined;
+  /** What its configuration lets sandboxes see. Default: nothing. */
+  readonly mountSources?: MountSources;
 }
+
+const noSources: MountSources = { shared: {}, volumes: {} };
 
 /** The name is a function of host and id, so the engine itself is the lock against a second container. */
 export function containerName(hostId: string, id: string): string {
   return `sandboxd-${hostId.slice(0, 32)}-${id}`;
 }
 
-/** @throws SandboxdError LIMIT_UNENFORCEABLE for a limit of block I/O where no disk can be throttled. */
-export function planOf(record: SandboxRecord, host: HostFacts, labels: LabelCodec): ContainerPlan {
+/**
+ * `workspace` is what it sees at /workspace, if its spec names one.
+ *
+ * @throws SandboxdError LIMIT_UNENFORCEABLE for a limit of block I/O where no disk can be throttled; HARDENING_MISMATCH or
+ * IMAGE_UNSUPPORTED for a mount that cannot be had.
+ */
+export function planOf(
+  record: SandboxRecord,
+  host: HostFacts,
+  labels: LabelCodec,
+  workspace?: BindMount,
+): ContainerPlan {
   const { spec } = record;
   const { resources } = spec;
   if (resources.blockIo !== undefined && host.blockDevice === undefined) throw unthrottled();
@@ -55,6 +70,7 @@ export function planOf(record: SandboxRecord, host: HostFacts, labels: LabelCode
         : { blockIo: { device: host.blockDevice, ...resources.blockIo } }),
     },
     imageVolumes: record.imageVolumes,
+    mounts: mountsOf(record, workspace, { hostId: host.hostId, sources: host.mountSources ?? noSources }),
     network: { mode: "none" },
     engine: { cgroupVersion: host.cgroupVersion, possibleCpus: host.possibleCpus },
   };

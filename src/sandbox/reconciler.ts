@@ -14,7 +14,7 @@ import { type HostFacts, liveLimits } from "./plan.ts";
 import { createQueues } from "./queue.ts";
 import type { SandboxRecord, TransitionReason } from "./record.ts";
 import type { Repository } from "./repository.ts";
-import { createStarter } from "./starter.ts";
+import { createStarter, type StarterOptions } from "./starter.ts";
 import { createTouches } from "./touches.ts";
 import { cameToRun, moved } from "./transition.ts";
 import type { Vitals, Watch } from "./watch.ts";
@@ -37,6 +37,8 @@ export interface ReconcilerOptions {
   readonly concurrentStarts: number;
   /** Has the cgroups above a tenant's sandboxes hold. Rejects with LIMIT_UNENFORCEABLE. */
   readonly holdTenant: (tenant: string) => Promise<void>;
+  /** Has a tenant's workspace there to be mounted. Rejects with WORKSPACE_UNAVAILABLE, or with WORKSPACE_IN_USE while it has to wait. */
+  readonly workspace: StarterOptions["workspace"];
   readonly log: Log;
 }
 

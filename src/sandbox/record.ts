@@ -40,7 +40,8 @@ export type TransitionReason =
   | "UNHEALTHY"
   | "EVICTED"
   | "DRAINED"
-  | "RETIRED";
+  | "RETIRED"
+  | "WORKSPACE_UNAVAILABLE";
 
 export interface Actor {
   readonly kind: "CALLER" | "POLICY" | "EXTERNAL" | "HOST" | "SANDBOX";
@@ -124,8 +125,42 @@ export interface HealthCheck {
 export const stopSignals = ["SIGHUP", "SIGINT", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGTERM"] as const;
 export type StopSignal = (typeof stopSignals)[number];
 
+/** The workspace that a sandbox sees at /workspace: one of its tenant. */
+export interface WorkspaceUse {
+  readonly workspaceId: string;
+  readonly readOnly: boolean;
+}
+
+/** A directory in memory beside /tmp. */
+export interface TmpfsMount {
+  readonly path: string;
+  readonly sizeBytes: number;
+  readonly inodes: number;
+}
+
+/** A directory that the host's configuration shares, by its name there. */
+export interface SharedMount {
+  readonly name: string;
+  readonly path: string;
+}
+
+/** A volume that the host's configuration declares, by its name there. */
+export interface VolumeMount {
+  readonly name: string;
+  readonly path: string;
+  readonly readOnly: boolean;
+}
+
+/** What a sandbox sees besides its image. What there is none of, is absent, as in specs of earlier releases. */
+export interface Mounts {
+  readonly workspace?: WorkspaceUse;
+  readonly tmpfs?: readonly TmpfsMount[];
+  readonly shared?: readonly SharedMount[];
+  readonly volumes?: readonly VolumeMount[];
+}
+
 /** The effective spec: a request laid over its template and the host's defaults. */
-export interface Spec {
+export interface Spec extends Mounts {
   readonly template: string;
   readonly image: string;
   readonly command: readonly string[];

@@ -3,6 +3,7 @@
 
 import type { Store, Transaction } from "../store/store.ts";
 import type { TenantRecord } from "../tenant/record.ts";
+import type { SnapshotRecord, WorkspaceEventType, WorkspaceRecord } from "../workspace/record.ts";
 import { type Actor, completed, type SandboxRecord } from "./record.ts";
 
 /** Kinds of events of a sandbox; mirrors `sandboxd.v1.EventType`. */
@@ -64,7 +65,12 @@ export type EventDocument =
   | { readonly type: SandboxEventType; readonly sandbox: SandboxRecord }
   | { readonly type: "HOST_CONDITION_CHANGED"; readonly condition: ConditionFacts }
   | { readonly type: "HOST_SCHEDULE_CHANGED"; readonly schedule: Schedule & { readonly remaining: number } }
-  | { readonly type: "TENANT_CHANGED" | "TENANT_DELETED"; readonly tenant: TenantRecord };
+  | { readonly type: "TENANT_CHANGED" | "TENANT_DELETED"; readonly tenant: TenantRecord }
+  | {
+      readonly type: WorkspaceEventType;
+      readonly workspace: WorkspaceRecord;
+      readonly snapshot?: SnapshotRecord;
+    };
 
 type SandboxEvent = Extract<EventDocument, { readonly sandbox: SandboxRecord }>;
 

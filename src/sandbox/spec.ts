@@ -3,14 +3,23 @@
 
 import { createHash } from "node:crypto";
 import type { Config } from "../config/config.ts";
-import { type FieldViolation, SandboxdError, throwIfAny } from "../errors.ts";
+import { type FieldViolation, throwIfAny } from "../errors.ts";
 import { checkRange, leastRequest, rangeNames, within } from "../tenant/limit-range.ts";
 import type { LimitRange } from "../tenant/record.ts";
 import { effectiveLife, type LifeRequest, lifeViolations } from "./life-spec.ts";
+import {
+  effectiveMounts,
+  type MountRequest,
+  type MountRules,
+  mountsOfTemplate,
+  mountViolations,
+  workspacePath,
+} from "./mount-spec.ts";
 import type { Resources, Spec } from "./record.ts";
+import { defined, findTemplate, lifeOfTemplate } from "./template.ts";
 
 /** What a caller asks; empty and absent mean "the template's". */
-export interface SpecRequest extends LifeRequest {
+export interface SpecRequest extends LifeRequest, MountRequest {
   readonly template: string;
   readonly image: string;
   readonly command: readonly string[];
@@ -22,7 +31,7 @@ export interface SpecRequest extends LifeRequest {
   readonly stopGraceMs?: number;
 }
 
-type Rules = Pick<Config, "templates" | "defaults" | "limits" | "capacity">;
+type Rules = Pick<Config, "templates" | "defaults" | "capacity"> & MountRules;
 
 const environmentBytes = 128 * 1024;
 const reservedLabelPrefix = "sandboxd.";
@@ -39,21 +48,10 @@ export interface Asker {
  * @throws SandboxdError TEMPLATE_NOT_FOUND, INVALID_FIELD naming every field that breaks a rule, or LIMIT_RANGE_VIOLATED.
  */
 export function effectiveSpec(request: SpecRequest, rules: Rules, asker: Asker): Spec {
-  const template = Object.hasOwn(rules.templates, request.template)
-    ? rules.templates[request.template]
-    : undefined;
-  if (request.template !== "" && template === undefined) {
-    const known = Object.keys(rules.templates).join(", ") || "none";
-    throw new SandboxdError(
-      "TEMPLATE_NOT_FOUND",
-      `spec.template: this host has no template "${request.template}"`,
-      {
-        hint: `templates of this host: ${known}`,
-        fields: [{ field: "spec.template", description: `unknown; this host has: ${known}` }],
-      },
-    );
-  }
+  const template = findTemplate(request.template, rules.templates);
   const hasCommand = request.command.length > 0;
+  const mounts = effectiveMounts(request, template === undefined ? {} : mountsOfTemplate(template), rules);
+  const usualDir = mounts.workspace === undefined ? writableDir : workspacePath;
   const spec: Spec = {
     template: request.template,
     image: request.image || (template?.image ?? ""),
@@ -61,17 +59,19 @@ export function effectiveSpec(request: SpecRequest, rules: Rules, asker: Asker):
     // arguments belong to a command: another command never gets the template's
     args: request.args.length > 0 || hasCommand ? request.args : (template?.args ?? []),
     env: { ...template?.env, ...request.env },
-    workingDir: request.workingDir || (template?.workingDir ?? writableDir),
+    workingDir: request.workingDir || (template?.workingDir ?? usualDir),
     labels: { ...template?.labels, ...request.labels },
     resources: effectiveResources(request.resources, template?.resources ?? {}, rules, asker.limitRange),
     networkMode: "NONE",
     stopGraceMs: request.stopGraceMs ?? template?.stopGraceMs ?? defaultStopGraceMs,
     ...effectiveLife(request, template === undefined ? {} : lifeOfTemplate(template)),
+    ...mounts,
   };
   throwIfAny([
     ...specViolations(spec),
     ...lifeViolations(spec),
     ...resourceViolations(spec.resources, rules.limits),
+    ...mountViolations(spec, rules),
   ]);
   checkRange(spec.resources, asker.limitRange, asker.tenant);
   return spec;
@@ -86,7 +86,7 @@ export function effectiveSpec(request: SpecRequest, rules: Rules, asker: Asker):
 export function changedResources(
   present: Resources,
   change: Partial<Resources>,
-  rules: Rules,
+  rules: Pick<Rules, "limits">,
   asker: Asker,
 ): Resources {
   const cpuMillis = change.cpuMillis ?? present.cpuMillis;
@@ -119,47 +119,6 @@ export function hashOfRequest(tenant: string, request: SpecRequest): string {
   );
   return createHash("sha256").update(canonical).digest("hex");
 }
-
-/** A template's keys as a request would say them. */
-function lifeOfTemplate({ lifetime, restart, healthCheck, priority, stopSignal }: Template): LifeRequest {
-  const { mode, ...delays } = restart;
-  const { onExpiry, ...times } = lifetime;
-  const { exec, tcpPort, httpPort, httpPath, onUnhealthy, ...pace } = healthCheck;
-  const probe =
-    exec !== undefined
-      ? ({ kind: "exec", command: exec } as const)
-      : tcpPort !== undefined
-        ? ({ kind: "tcp", port: tcpPort } as const)
-        : httpPort !== undefined
-          ? ({ kind: "http", port: httpPort, path: httpPath } as const)
-          : undefined;
-  return {
-    lifetime: { ...defined(times), ...(onExpiry === undefined ? {} : { onExpiry: upper(onExpiry) }) },
-    restart: { ...defined(delays), ...(mode === undefined ? {} : { mode: upper(mode) }) },
-    ...(probe === undefined
-      ? {}
-      : {
-          healthCheck: {
-            probe,
-            ...defined(pace),
-            ...(onUnhealthy === undefined ? {} : { onUnhealthy: upper(onUnhealthy) }),
-          },
-        }),
-    ...(priority === undefined ? {} : { priority }),
-    ...(stopSignal === undefined ? {} : { stopSignal }),
-  };
-}
-
-type Upper<Word extends string> = Word extends `${infer Head}-${infer Tail}`
-  ? `${Uppercase<Head>}_${Upper<Tail>}`
-  : Uppercase<Word>;
-
-/** The contract's word for one of the configuration: "on-failure" is ON_FAILURE. */
-function upper<Word extends string>(word: Word): Upper<Word> {
-  return word.toUpperCase().replaceAll("-", "_") as Upper<Word>;
-}
-
-type Template = Config["templates"][string];
 
 type TemplateResources = Config["templates"][string]["resources"];
 
@@ -210,13 +169,6 @@ function effectiveResources(
     shmBytes: sizeOf("shmBytes"),
     logBytes: amountOf("logBytes"),
     ...(Object.keys(blockIo).length === 0 ? {} : { blockIo }),
-  };
-}
-
-/** Only the keys that have a value, so that laying over never erases. */
-function defined<T extends object>(values: T): { [K in keyof T]?: NonNullable<T[K]> } {
-  return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as {
-    [K in keyof T]?: NonNullable<T[K]>;
   };
 }
 

@@ -1,5 +1,6 @@
 // Makes a sandbox run: binds its image, creates its container within a start slot, and reads the limits back from the kernel.
 
+import type { BindMount } from "../engine/container-plan.ts";
 import type { Container, Image, Runtime } from "../engine/runtime.ts";
 import { messageOf, SandboxdError } from "../errors.ts";
 import type { Log } from "../observe/log.ts";
@@ -8,6 +9,7 @@ import type { Settlement } from "./decide.ts";
 import { failed } from "./ending.ts";
 import { untested } from "./health/verdict.ts";
 import { type LabelCodec, labelPrefix } from "./labels.ts";
+import { workspacePath } from "./mount-spec.ts";
 import { type HostFacts, planOf } from "./plan.ts";
 import { createSlots } from "./queue.ts";
 import { actors, type SandboxRecord, type TransitionReason } from "./record.ts";
@@ -33,6 +35,11 @@ export interface StarterOptions {
   readonly touches: Touches;
   /** Has the cgroups above a tenant's sandboxes hold. Rejects with LIMIT_UNENFORCEABLE. */
   readonly holdTenant: (tenant: string) => Promise<void>;
+  /** Has a tenant's workspace there to be mounted. Rejects with WORKSPACE_UNAVAILABLE, or with WORKSPACE_IN_USE while it has to wait. */
+  readonly workspace: (
+    id: string,
+    tenant: string,
+  ) => Promise<{ readonly path: string; readonly identity: BindMount["identity"] }>;
   readonly log: Log;
 }
 
@@ -52,7 +59,16 @@ export function createStarter(options: StarterOptions): Starter {
   /** Lookups under way: those who ask meanwhile for the same image share them. */
   const lookups = new Map<string, Promise<Image | undefined>>();
 
-  const planFor = (record: SandboxRecord) => planOf(record, options.hostFacts(), labels);
+  const planFor = (record: SandboxRecord, workspace: BindMount | undefined) =>
+    planOf(record, options.hostFacts(), labels, workspace);
+
+  /** Its workspace, there to be mounted; undefined if it is to have none. */
+  async function workspaceOf({ spec, tenant }: SandboxRecord): Promise<BindMount | undefined> {
+    if (spec.workspace === undefined) return undefined;
+    const { workspaceId, readOnly } = spec.workspace;
+    const { path: source, identity } = await options.workspace(workspaceId, tenant);
+    return { kind: "bind", source, target: workspacePath, readOnly, identity };
+  }
 
   function findImage(reference: string): Promise<Image | undefined> {
     const known = lookups.get(reference);
@@ -96,6 +112,7 @@ export function createStarter(options: StarterOptions): Starter {
   async function launch(
     record: SandboxRecord,
     existing: Container | undefined,
+    workspace: BindMount | undefined,
     made: (containerId: string) => void,
   ): Promise<{ readonly containerId: string; readonly startedAtMs: number } | undefined> {
     let containerId = existing?.id;
@@ -103,7 +120,7 @@ export function createStarter(options: StarterOptions): Starter {
       // told once, however often it is tried; what image it is of, its labels tell
       const isTold = record.state === "CREATING";
       const creating = isTold ? record : settle(record, starting("creating its container"));
-      const created = await runtime.create(planFor(creating));
+      const created = await runtime.create(planFor(creating, workspace));
       // by a create whose answer was lost, by an earlier instance, or by someone else
       if (created === "taken") return undefined;
       containerId = created.id;
@@ -118,7 +135,7 @@ export function createStarter(options: StarterOptions): Starter {
     }
     if (containerId === undefined) return undefined;
     // as it is now, whoever made it: an answer to its creation may have been lost, and its removal have failed
-    const plan = planFor(repository.get(record.id) ?? record);
+    const plan = planFor(repository.get(record.id) ?? record, workspace);
     await runtime.compare(containerId, plan, { isNew: existing === undefined });
     // it may have been told to stop or go meanwhile
     if (repository.get(record.id)?.wanted !== "RUNNING") return undefined;
@@ -133,8 +150,9 @@ export function createStarter(options: StarterOptions): Starter {
     containerId: string,
     startedAtMs: number,
     why: Why,
+    workspace: BindMount | undefined,
   ): Promise<boolean> {
-    const cgroup = await runtime.verify(containerId, planFor(before));
+    const cgroup = await runtime.verify(containerId, planFor(before, workspace));
     if (cgroup === undefined) return false; // it ended already
     const record = repository.unmoved(before);
     if (record === undefined) return false; // it was told something else meanwhile
@@ -197,9 +215,10 @@ export function createStarter(options: StarterOptions): Starter {
         async () => {
           const accepted = repository.get(id);
           if (accepted?.wanted !== "RUNNING") return false;
-          // the intent is on disk, and the tenant held, before the engine is asked for anything that lasts
-          const [record] = await Promise.all([
+          // the intent is on disk, the tenant held and the workspace there, before the engine is asked for anything that lasts
+          const [record, workspace] = await Promise.all([
             existing === undefined ? withImage(accepted) : bound(accepted, existing),
+            workspaceOf(accepted),
             options.holdTenant(accepted.tenant),
             repository.durable(),
           ]);
@@ -207,7 +226,7 @@ export function createStarter(options: StarterOptions): Starter {
             const now = repository.get(id);
             if (now?.wanted !== "RUNNING") return undefined;
             const { imageId, imageVolumes } = record;
-            return launch({ ...now, imageId, imageVolumes }, existing, (made) => {
+            return launch({ ...now, imageId, imageVolumes }, existing, workspace, (made) => {
               containerId = made;
             });
           });
@@ -219,6 +238,7 @@ export function createStarter(options: StarterOptions): Starter {
             running.containerId,
             running.startedAtMs,
             progress,
+            workspace,
           );
         },
       );
@@ -229,12 +249,13 @@ export function createStarter(options: StarterOptions): Starter {
       return orFailed(
         record.id,
         () => containerId,
-        () =>
+        async () =>
           verified(
             bound(record, container),
             containerId,
             Number.isNaN(startedAtMs) ? Date.now() : startedAtMs,
             why,
+            await workspaceOf(record),
           ),
         // what was told as running is ended for a limit that does not hold, not because the engine could not say
         (reason) => record.state === "CREATING" || reason === "LIMIT_UNENFORCED",

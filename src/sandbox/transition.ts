@@ -88,6 +88,8 @@ export function failureReason(error: unknown): TransitionReason | undefined {
     HARDENING_MISMATCH: "HARDENING_MISMATCH",
     LIMIT_UNENFORCEABLE: "LIMIT_UNENFORCED",
     ENGINE_FAILED: "START_FAILED",
+    WORKSPACE_UNAVAILABLE: "WORKSPACE_UNAVAILABLE",
+    WORKSPACE_NOT_FOUND: "WORKSPACE_UNAVAILABLE",
   };
   return reasons[error.reason];
 }

@@ -29,4 +29,7 @@ export const migrations: readonly string[] = [
   -- what sandboxes and tenants used
   CREATE TABLE meters (key TEXT PRIMARY KEY, document TEXT NOT NULL) STRICT;
   `,
+  `
+  CREATE TABLE workspaces (id TEXT PRIMARY KEY, document TEXT NOT NULL) STRICT;
+  `,
 ];

@@ -1,4 +1,4 @@
-// What lasts: documents of sandboxes and of tenants, tenants' uids, tombstones, the event log, and small facts, changed in
+// What lasts: documents of sandboxes, of tenants and of workspaces, tenants' uids, tombstones, the event log, and small facts, changed in
 // transactions only. Knows nothing of what the documents mean.
 
 import { randomUUID } from "node:crypto";
@@ -32,6 +32,8 @@ export interface Transaction {
   uidOf(tenant: string, range: { readonly first: number; readonly last: number }): number | undefined;
   /** Notes a uid that a tenant is known to have. */
   claimUid(tenant: string, uid: number): void;
+  putWorkspace(id: string, document: string): void;
+  removeWorkspace(id: string): void;
   setMeta(key: string, value: string): void;
   putMeter(key: string, document: string): void;
   removeMeter(key: string): void;
@@ -45,6 +47,7 @@ export interface Store {
   readonly events: EventLog;
   sandboxDocuments(): readonly string[];
   tenantDocuments(): readonly string[];
+  workspaceDocuments(): readonly string[];
   meters(): readonly { readonly key: string; readonly document: string }[];
   isTombstone(instance: string): boolean;
   meta(key: string): string | undefined;
@@ -115,6 +118,10 @@ export function storeOver(
       SELECT name FROM uids WHERE released_ms IS NOT NULL AND uid BETWEEN ?1 AND ?2
       ORDER BY released_ms, uid LIMIT 1
     ) RETURNING uid`);
+  const putWorkspace = db.prepare(
+    "INSERT INTO workspaces VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET document = excluded.document",
+  );
+  const removeWorkspace = db.prepare("DELETE FROM workspaces WHERE id = ?");
   const putMeter = db.prepare(
     "INSERT INTO meters VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET document = excluded.document",
   );
@@ -160,6 +167,8 @@ export function storeOver(
       return free;
     },
     claimUid: (tenant, uid) => void claimUid.run(tenant, uid),
+    putWorkspace: (id, document) => void putWorkspace.run(id, document),
+    removeWorkspace: (id) => void removeWorkspace.run(id),
     setMeta: (key, value) => void setMeta.run(key, value),
     putMeter: (key, document) => void putMeter.run(key, document),
     removeMeter: (key) => void removeMeter.run(key),
@@ -187,6 +196,7 @@ export function storeOver(
     events,
     sandboxDocuments: () => documents("SELECT document FROM sandboxes ORDER BY id"),
     tenantDocuments: () => documents("SELECT document FROM tenants ORDER BY name"),
+    workspaceDocuments: () => documents("SELECT document FROM workspaces ORDER BY id"),
     meters: () => db.prepare("SELECT key, document FROM meters").all() as { key: string; document: string }[],
     isTombstone: (instance) => getTombstone.get(instance) !== undefined,
     meta,

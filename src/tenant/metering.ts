@@ -17,6 +17,8 @@ export interface Usage {
   readonly blockReadBytes: number;
   readonly blockWriteBytes: number;
   readonly runningMs: number;
+  /** Of a tenant's workspaces and snapshots: what is promised to them. Absent of sandboxes, and in sums of earlier releases. */
+  readonly diskByteSeconds?: number;
 }
 
 /** A sum, and up to when it is, by the wall clock. */
@@ -31,6 +33,8 @@ export interface Metering {
   ofTenant(tenant: string): Metered | undefined;
   /** Of each tenant that used anything. */
   ofTenants(): ReadonlyMap<string, Metered>;
+  /** So much of the disk was a tenant's for so long. */
+  chargeDisk(tenant: string, byteSeconds: number): void;
   /** Writes what is left. */
   close(): void;
 }
@@ -81,8 +85,10 @@ export function createMetering(options: MeteringOptions): Metering {
   const { store, repository, clock, log } = options;
   /** As they are now, by instance; what is on disk is in `told`. */
   const meters = new Map<string, Meter>();
-  /** Of sandboxes that are gone, by tenant. */
+  /** Of sandboxes that are gone, and of disks, by tenant. */
   const gone = new Map<string, Metered>();
+  /** Whose disks were charged since the last write. */
+  const charged = new Set<string>();
   for (const { key, document } of store.meters()) {
     if (key.startsWith(sandboxPrefix))
       meters.set(key.slice(sandboxPrefix.length), JSON.parse(document) as Meter);
@@ -120,8 +126,12 @@ export function createMetering(options: MeteringOptions): Metering {
     for (const [, { tenant, usage, timeMs }] of ended) {
       sums.set(tenant, sumOf(sums.get(tenant) ?? gone.get(tenant), { ...usage, timeMs }));
     }
+    for (const tenant of charged) {
+      const sum = sums.get(tenant) ?? gone.get(tenant);
+      if (sum !== undefined) sums.set(tenant, sum);
+    }
     const forgotten = [...gone.keys(), ...sums.keys()].filter((tenant) => !options.isTenant(tenant));
-    if (changed.size === 0 && ended.length === 0 && forgotten.length === 0) return;
+    if (changed.size === 0 && sums.size === 0 && forgotten.length === 0) return;
     store.transact((transaction) => {
       for (const instance of changed) {
         if (alive.has(instance))
@@ -132,6 +142,7 @@ export function createMetering(options: MeteringOptions): Metering {
       for (const tenant of forgotten) transaction.removeMeter(tenantPrefix + tenant);
     });
     changed.clear();
+    charged.clear();
     for (const [instance] of ended) meters.delete(instance);
     for (const [tenant, sum] of sums) gone.set(tenant, sum);
     for (const tenant of forgotten) gone.delete(tenant);
@@ -157,6 +168,12 @@ export function createMetering(options: MeteringOptions): Metering {
     ofSandbox: ({ instance }) => told.bySandbox.get(instance),
     ofTenant: (tenant) => told.byTenant.get(tenant),
     ofTenants: () => told.byTenant,
+    chargeDisk(tenant, byteSeconds) {
+      const sum = gone.get(tenant) ?? { ...nothing, timeMs: 0 };
+      const diskByteSeconds = (sum.diskByteSeconds ?? 0) + byteSeconds;
+      gone.set(tenant, { ...sum, diskByteSeconds, timeMs: Date.now() });
+      charged.add(tenant);
+    },
     close() {
       clearInterval(timer);
       unsubscribe();
@@ -181,6 +198,9 @@ function plus(one: Usage, other: Usage): Usage {
     blockReadBytes: one.blockReadBytes + other.blockReadBytes,
     blockWriteBytes: one.blockWriteBytes + other.blockWriteBytes,
     runningMs: one.runningMs + other.runningMs,
+    ...(one.diskByteSeconds === undefined && other.diskByteSeconds === undefined
+      ? {}
+      : { diskByteSeconds: (one.diskByteSeconds ?? 0) + (other.diskByteSeconds ?? 0) }),
   };
 }
 

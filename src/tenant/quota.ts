@@ -3,12 +3,16 @@
 import type { QuotaViolation } from "../errors.ts";
 import { type Amount, exceeding } from "../sandbox/admission.ts";
 import { holdsCapacity, type Resources, type SandboxRecord } from "../sandbox/record.ts";
+import { promisedOf, type WorkspaceRecord } from "../workspace/record.ts";
 import { type Quota, type QuotaKey, quotaKeys, quotaNames } from "./record.ts";
 
 export type TenantPromises = Readonly<Record<QuotaKey, number>>;
 
-/** What is promised to these sandboxes, which are all of one tenant. */
-export function promisedTo(records: Iterable<SandboxRecord>): TenantPromises {
+/** What is promised to these sandboxes and workspaces, which are all of one tenant. */
+export function promisedTo(
+  records: Iterable<SandboxRecord>,
+  workspaces: Iterable<Pick<WorkspaceRecord, "limits" | "snapshots">> = [],
+): TenantPromises {
   const sums: Record<QuotaKey, number> = {
     sandboxes: 0,
     runningSandboxes: 0,
@@ -17,11 +21,20 @@ export function promisedTo(records: Iterable<SandboxRecord>): TenantPromises {
     memoryRequestBytes: 0,
     memoryBytes: 0,
     pids: 0,
+    workspaces: 0,
+    diskBytes: 0,
+    inodes: 0,
   };
   for (const record of records) {
     sums.sandboxes++;
     if (!holdsCapacity(record)) continue;
     for (const key of quotaKeys) sums[key] += key === "sandboxes" ? 0 : amountOf(record.spec.resources, key);
+  }
+  for (const workspace of workspaces) {
+    const { bytes, inodes } = promisedOf(workspace);
+    sums.workspaces++;
+    sums.diskBytes += bytes;
+    sums.inodes += inodes;
   }
   return sums;
 }
@@ -57,5 +70,16 @@ export function overQuota(promised: TenantPromises, quota: Quota): readonly Quot
 
 /** What one running sandbox takes of a field. */
 function amountOf(resources: Resources, key: QuotaKey): number {
-  return key === "sandboxes" || key === "runningSandboxes" ? 1 : resources[key];
+  switch (key) {
+    case "sandboxes":
+    case "runningSandboxes":
+      return 1;
+    // of workspaces, which sandboxes only use
+    case "workspaces":
+    case "diskBytes":
+    case "inodes":
+      return 0;
+    default:
+      return resources[key];
+  }
 }

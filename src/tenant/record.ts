@@ -2,7 +2,7 @@
 
 import type { Resources } from "../sandbox/record.ts";
 
-/** What is summed over a tenant's sandboxes, under the contract's names of it. */
+/** What is summed over a tenant's sandboxes and workspaces, under the contract's names of it. */
 export const quotaNames = {
   sandboxes: "sandboxes",
   runningSandboxes: "running_sandboxes",
@@ -11,6 +11,9 @@ export const quotaNames = {
   memoryRequestBytes: "memory_request_bytes",
   memoryBytes: "memory_bytes",
   pids: "pids",
+  workspaces: "workspaces",
+  diskBytes: "disk_bytes",
+  inodes: "inodes",
 } as const;
 
 export type QuotaKey = keyof typeof quotaNames;
@@ -18,7 +21,7 @@ export type QuotaKey = keyof typeof quotaNames;
 /** In the order of the contract. */
 export const quotaKeys = Object.keys(quotaNames) as readonly QuotaKey[];
 
-/** What all of a tenant's sandboxes together may have; what is absent is not bounded. */
+/** What all of a tenant's sandboxes and workspaces together may have; what is absent is not bounded. */
 export type Quota = { readonly [K in QuotaKey]?: number };
 
 /** What a limit range can name of one sandbox. */

@@ -6,6 +6,7 @@ import type { Log } from "../observe/log.ts";
 import { type Actor, actors } from "../sandbox/record.ts";
 import type { EventDocument, Repository } from "../sandbox/repository.ts";
 import type { Store, Transaction } from "../store/store.ts";
+import type { WorkspaceRepository } from "../workspace/repository.ts";
 import type { TenantPolicy, TenantRecord } from "./record.ts";
 
 /** A tenant with the policy that is in effect. */
@@ -59,6 +60,9 @@ export interface TenantsOptions {
   readonly hold: (tenant: Tenant) => Promise<void>;
   /** Has a sandbox deleted; returns at once. */
   readonly deleteSandbox: (id: string, actor: Actor) => void;
+  readonly workspaces: Pick<WorkspaceRepository, "all" | "get" | "subscribe">;
+  /** Has a workspace deleted that no sandbox is with; returns at once. */
+  readonly deleteWorkspace: (id: string) => void;
   readonly log: Log;
 }
 
@@ -85,6 +89,8 @@ export function createTenants(options: TenantsOptions): Tenants {
     return record && completed(record);
   };
   const sandboxesOf = (name: string) => repository.all().filter(({ tenant }) => tenant === name);
+  const workspacesOf = (name: string) => options.workspaces.all().filter(({ tenant }) => tenant === name);
+  const isEmpty = (name: string) => sandboxesOf(name).length === 0 && workspacesOf(name).length === 0;
 
   function tell(
     transaction: Transaction,
@@ -140,7 +146,7 @@ export function createTenants(options: TenantsOptions): Tenants {
   /** Removes those that are being deleted and have nothing left. */
   function removeEmpty(): void {
     for (const record of beingDeleted()) {
-      if (sandboxesOf(record.name).length > 0) continue;
+      if (!isEmpty(record.name)) continue;
       try {
         remove(record);
       } catch (error) {
@@ -155,6 +161,15 @@ export function createTenants(options: TenantsOptions): Tenants {
       for (const { id, wanted } of sandboxesOf(name)) {
         if (wanted !== "DELETED") options.deleteSandbox(id, actors.policy);
       }
+    }
+    goOn();
+  }
+
+  /** Workspaces go once no sandbox is with them, and the tenant with its last. */
+  function goOn(): void {
+    for (const { name } of beingDeleted()) {
+      if (sandboxesOf(name).length > 0) continue;
+      for (const { id, state } of workspacesOf(name)) if (state !== "DELETING") options.deleteWorkspace(id);
     }
     removeEmpty();
   }
@@ -203,7 +218,10 @@ export function createTenants(options: TenantsOptions): Tenants {
 
   const timer = setInterval(look, lookEveryMs);
   const unsubscribe = repository.subscribe((id) => {
-    if (repository.get(id) === undefined) removeEmpty();
+    if (repository.get(id) === undefined) goOn();
+  });
+  const unfollow = options.workspaces.subscribe((id) => {
+    if (options.workspaces.get(id) === undefined) removeEmpty();
   });
 
   return {
@@ -247,18 +265,20 @@ export function createTenants(options: TenantsOptions): Tenants {
     async delete(name, { cascade, actor, signal }) {
       const record = records.get(name);
       if (record === undefined) return;
-      const owned = sandboxesOf(name);
-      if (owned.length > 0 && !cascade && record.deleting !== true) {
-        throw new SandboxdError("TENANT_NOT_EMPTY", `tenant "${name}" owns ${owned.length} sandboxes`, {
+      const [owned, spaces] = [sandboxesOf(name), workspacesOf(name)];
+      if (!isEmpty(name) && !cascade && record.deleting !== true) {
+        const what = `${owned.length} sandboxes and ${spaces.length} workspaces`;
+        throw new SandboxdError("TENANT_NOT_EMPTY", `tenant "${name}" owns ${what}`, {
           hint: "delete them first, or ask with cascade",
-          metadata: { tenant: name, sandboxes: String(owned.length) },
+          metadata: { tenant: name, sandboxes: String(owned.length), workspaces: String(spaces.length) },
         });
       }
-      if (owned.length === 0) {
+      if (isEmpty(name)) {
         remove(record);
       } else {
         if (record.deleting !== true) write(name, (now) => ({ ...now, deleting: true }));
         for (const { id } of owned) options.deleteSandbox(id, actor);
+        goOn();
         await gone(name, signal);
       }
       await store.durable();
@@ -270,6 +290,7 @@ export function createTenants(options: TenantsOptions): Tenants {
     close() {
       clearInterval(timer);
       unsubscribe();
+      unfollow();
     },
   };
 }

@@ -15,6 +15,7 @@ import { stringify, type TomlTable } from "smol-toml";
 import { Health, HealthCheckResponse_ServingStatus } from "../../gen/grpc/health/v1/health_pb.ts";
 import { call, callJson } from "../../tools/lib/engine-api.mjs";
 import { engineMark, removeCgroups } from "../../tools/lib/leftovers.mjs";
+import { unmountIn } from "../../tools/lib/mounts.mjs";
 import { launcher } from "../../tools/lib/node.mjs";
 import { baseImage, sharedEngine } from "./engine.ts";
 
@@ -88,6 +89,8 @@ export async function startDaemon(options: DaemonOptions = {}): Promise<Daemon> 
     engine: { socket: options.door ?? engine, cgroup_parent: `/${cgroup}` },
     listen: { socket: socketPath },
     images: { allow: ["sandboxd-base:*"], pull: "never" },
+    // where a test needs none, none is proven at each start
+    workspaces: { backend: "none" },
     // that somebody's disk is nearly full, or the machine busy, is no reason for a test to fail
     pressure: {
       ...{ disk_available_percent: 1, inodes_available_percent: 1 },
@@ -136,7 +139,10 @@ export async function startDaemon(options: DaemonOptions = {}): Promise<Daemon> 
     child = undefined;
     sessions.abort();
     await removeContainers(engine, hostId);
+    await removeVolumes(engine, hostId);
     await removeCgroups(cgroup);
+    // what workspaces are mounted on stays when a daemon ends: sandboxes run on
+    unmountIn(directory);
     rmSync(directory, { recursive: true, force: true });
   };
 
@@ -227,6 +233,17 @@ async function removeContainers(engine: string, hostId: string): Promise<void> {
     // the daemon that was killed may have asked for its removal just before
     if (status >= 400 && status !== 404 && status !== 409)
       throw new Error(`DELETE ${path}: ${status} ${body}`);
+  }
+}
+
+async function removeVolumes(engine: string, hostId: string): Promise<void> {
+  const filters = encodeURIComponent(JSON.stringify({ label: [`sandboxd.host=${hostId}`] }));
+  const found = await callJson(engine, "GET", `/volumes?filters=${filters}`);
+  const { Volumes: volumes } = found as { readonly Volumes: readonly { readonly Name: string }[] | null };
+  for (const { Name: name } of volumes ?? []) {
+    const path = `/volumes/${encodeURIComponent(name)}`;
+    const { status, body } = await call(engine, "DELETE", path, { timeoutMs: removeTimeoutMs });
+    if (status >= 400 && status !== 404) throw new Error(`DELETE ${path}: ${status} ${body}`);
   }
 }
 

@@ -16,6 +16,7 @@ import {
 } from "../../gen/sandboxd/v1/sandbox_pb.ts";
 import { SandboxService } from "../../gen/sandboxd/v1/sandbox_service_pb.ts";
 import { TenantService } from "../../gen/sandboxd/v1/tenant_service_pb.ts";
+import { WorkspaceService } from "../../gen/sandboxd/v1/workspace_service_pb.ts";
 import { type Daemon, type DaemonOptions, startDaemon } from "./daemon.ts";
 import { baseImage, sharedEngine } from "./engine.ts";
 
@@ -38,6 +39,7 @@ export interface TestHost<D extends Callable = Daemon> {
   readonly host: Client<typeof HostService>;
   readonly events: Client<typeof EventService>;
   readonly tenants: Client<typeof TenantService>;
+  readonly workspaces: Client<typeof WorkspaceService>;
   readonly docker: Docker;
   /** All containers that carry this host's label, whatever their state. */
   containers(): Promise<readonly Docker.ContainerInfo[]>;
@@ -80,6 +82,7 @@ export function testHost<D extends Callable>(
     host: daemon.client(HostService),
     events: daemon.client(EventService),
     tenants: daemon.client(TenantService),
+    workspaces: daemon.client(WorkspaceService),
     containers: () =>
       docker.listContainers({
         all: true,

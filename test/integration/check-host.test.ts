@@ -36,6 +36,8 @@ describe.skipIf(engineObstacle !== undefined)(`a host (${engineObstacle ?? "engi
       "log_driver",
       "conditions",
       "tenant_cgroups",
+      "workspaces",
+      "backups",
       "descriptors",
       "http_probe",
     ]) {

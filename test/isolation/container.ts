@@ -81,6 +81,7 @@ export async function planFor(
     stopGraceSeconds: 5,
     limits: { ...limits, ...(device === undefined ? {} : { blockIo: { device, ...rates } }) },
     imageVolumes: ["/volume"],
+    mounts: [],
     network: { mode: "none" },
     engine: { cgroupVersion: info.CgroupVersion === "2" ? 2 : 1, possibleCpus: 4 },
   };

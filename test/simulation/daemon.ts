@@ -16,6 +16,7 @@ import { createSweeper } from "../../src/sandbox/sweeper.ts";
 import type { Vitals, Watch } from "../../src/sandbox/watch.ts";
 import { type Medium, type Store, storeOver } from "../../src/store/store.ts";
 import { createTenants, type Tenants } from "../../src/tenant/tenants.ts";
+import { createWorkspaceRepository } from "../../src/workspace/repository.ts";
 import {
   capacity,
   concurrentStarts,
@@ -101,6 +102,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     pullImages: true,
     concurrentStarts,
     holdTenant: async () => undefined,
+    workspace: async () => Promise.reject(new Error("no workspaces here")),
     log,
   });
   closers.push(() => reconciler.close());
@@ -110,6 +112,8 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     rules: () => tenantRulesOf(config),
     hold: async () => undefined,
     deleteSandbox: (id, actor) => void manager.delete(id, { actor }).catch(() => undefined),
+    workspaces: createWorkspaceRepository(store),
+    deleteWorkspace: () => undefined,
     log,
   });
   closers.push(() => tenants.close());
@@ -153,6 +157,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     config: () => config,
     capacity,
     tenants,
+    workspaces: { assertMountable: () => undefined },
     host: () => host.usable(),
     assertOpen: () => scheduling.assertSchedulable(),
     clock,

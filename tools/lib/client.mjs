@@ -7,7 +7,7 @@ import { root } from "./process.mjs";
 const generated = (file) => import(path.join(root, "dist/gen", file));
 
 /**
- * Opens a channel to the daemon. Returns `{ sandboxes, events, host, tenants, health, names, close }`: clients of its services, and in
+ * Opens a channel to the daemon. Returns `{ sandboxes, events, host, tenants, workspaces, health, names, close }`: clients of its services, and in
  * `names` the functions that tell an enum value's short name, and the enum that the demonstration needs.
  */
 export async function openClient(socket) {
@@ -17,6 +17,7 @@ export async function openClient(socket) {
   const { EventService } = await generated("sandboxd/v1/event_service_pb.js");
   const { HostService } = await generated("sandboxd/v1/host_service_pb.js");
   const { TenantService } = await generated("sandboxd/v1/tenant_service_pb.js");
+  const { WorkspaceService } = await generated("sandboxd/v1/workspace_service_pb.js");
   const { SandboxState, TransitionReason } = await generated("sandboxd/v1/sandbox_pb.js");
   const { EventType } = await generated("sandboxd/v1/event_pb.js");
   const { RestartMode } = await generated("sandboxd/v1/lifecycle_pb.js");
@@ -29,6 +30,7 @@ export async function openClient(socket) {
     events: createClient(EventService, transport),
     host: createClient(HostService, transport),
     tenants: createClient(TenantService, transport),
+    workspaces: createClient(WorkspaceService, transport),
     health: createClient(Health, transport),
     names: {
       state: (value) => SandboxState[value],

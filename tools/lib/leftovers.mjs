@@ -12,6 +12,7 @@ import {
 } from "node:fs";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { unmountIn } from "./mounts.mjs";
 import { Advice, startTime } from "./process.mjs";
 
 /**
@@ -106,7 +107,8 @@ function membersOf(cgroup) {
 
 /**
  * Ends what bears the engine's name and removes its cgroups and sockets, and `directory` when given. Its mounts and
- * its network go by themselves: they live in namespaces that only its processes hold.
+ * its network go by themselves: they live in namespaces that only its processes hold. What tests have mounted below
+ * `directory` is unmounted, and its loop devices go with it.
  */
 export async function removeEngine(name, directory) {
   assertEngineName(name);
@@ -119,6 +121,7 @@ export async function removeEngine(name, directory) {
     await sleep(50);
   }
   await removeCgroups(name);
+  if (directory) unmountIn(directory);
   if (directory) rmSync(directory, { recursive: true, force: true });
   rmSync(runtimeDirectory(name), { recursive: true, force: true });
 }

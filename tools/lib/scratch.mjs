@@ -7,6 +7,7 @@ import { installEngine, startPrivateEngine } from "./engine.mjs";
 import { ensureGuestImage, Unobtainable } from "./guest-image.mjs";
 import { ensureBaseImage } from "./image.mjs";
 import { claim, engineMark, removeAbandoned, removeEngine, temporaryDirectory } from "./leftovers.mjs";
+import { shareMounts } from "./mounts.mjs";
 import { installPackages } from "./packages.mjs";
 import { Advice, root } from "./process.mjs";
 
@@ -77,6 +78,7 @@ export async function withScratch({ kind, engine: wish, packages = [], log }, bo
   claim(directory, { name, directory });
   const temporary = path.join(directory, "tmp");
   mkdirSync(temporary);
+  if (wish !== "none" && process.getuid() === 0) shareMounts(temporary);
 
   let child;
   let interrupted = false;

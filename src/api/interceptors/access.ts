@@ -28,7 +28,8 @@ export function createAccessInterceptor(log: Logger, metrics: ApiMetrics): Inter
       }
       const caller = request.contextValues.get(callerKey);
       const asked = request.stream ? undefined : request.message;
-      const sandboxId = idOf(asked) ?? idOf(response);
+      const sandboxId = idOf(asked, "sandbox") ?? idOf(response, "sandbox");
+      const workspaceId = idOf(asked, "workspace") ?? idOf(response, "workspace");
       const tenant = tenantOf(asked);
       const line = {
         audit: audited,
@@ -38,6 +39,7 @@ export function createAccessInterceptor(log: Logger, metrics: ApiMetrics): Inter
         code,
         ...(reason === undefined ? {} : { reason }),
         ...(sandboxId === undefined ? {} : { sandbox_id: sandboxId }),
+        ...(workspaceId === undefined ? {} : { workspace_id: workspaceId }),
         ...(tenant === undefined ? {} : { tenant }),
         duration_ms: Math.round(durationMs * 1000) / 1000,
       };
@@ -77,14 +79,11 @@ function tenantOf(message: unknown): string | undefined {
   return typeof tenant === "string" && tenant !== "" ? shortened(tenant, idMaxLength) : undefined;
 }
 
-/** The sandbox that a message is about: its own `sandbox_id`, or that of the sandbox in it. */
-function idOf(message: unknown): string | undefined {
-  if (typeof message !== "object" || message === null) {
-    return undefined;
-  }
-  const { sandboxId, sandbox } = message as { readonly sandboxId?: unknown; readonly sandbox?: unknown };
-  if (typeof sandboxId === "string" && sandboxId !== "") {
-    return shortened(sandboxId, idMaxLength);
-  }
-  return sandbox === undefined ? undefined : idOf(sandbox);
+/** What a message is about: its own `sandbox_id` or `workspace_id`, or that of the one in it. */
+function idOf(message: unknown, kind: "sandbox" | "workspace"): string | undefined {
+  if (typeof message !== "object" || message === null) return undefined;
+  const fields = message as Readonly<Record<string, unknown>>;
+  const id = fields[`${kind}Id`];
+  if (typeof id === "string" && id !== "") return shortened(id, idMaxLength);
+  return fields[kind] === undefined ? undefined : idOf(fields[kind], kind);
 }

@@ -43,6 +43,49 @@ export function groupFinding(problem: string | undefined): Finding {
     : failed("tenant_cgroups", problem, "make room for it: nothing is started where a total does not hold");
 }
 
+/** What of a host's workspaces the doctor is told. */
+export interface WorkspaceFacts {
+  /** The backend that keeps new ones, or why there is none; undefined before it was looked for. */
+  choice(): { readonly backend: { readonly kind: string } } | { readonly obstacle: string } | undefined;
+  /** What each backend lacks here. */
+  probe(): Promise<readonly { readonly kind: string; readonly obstacle: string | undefined }[]>;
+  /** Which backups fail; undefined if there are none. */
+  backupProblems(): readonly string[] | undefined;
+}
+
+/** Whether workspaces can be kept within their limits, what by, and what keeps the other backends from it. */
+export async function workspaceFinding({ choice, probe }: WorkspaceFacts, wanted: string): Promise<Finding> {
+  const name = "workspaces";
+  const now = choice();
+  if (wanted === "none") return ok(name, "the configuration asks for none: [workspaces] backend");
+  const lacking = (await probe()).flatMap(({ kind, obstacle }) =>
+    obstacle === undefined ? [] : [`${kind}: ${obstacle}`],
+  );
+  if (now === undefined) return unknown(name, "it is being found out what can keep them", "check again");
+  if ("backend" in now) {
+    const others = lacking.length === 0 ? "" : `; others cannot be used here: ${lacking.join("; ")}`;
+    return ok(name, `kept within their limits by ${now.backend.kind}${others}`);
+  }
+  return warning(
+    name,
+    `refused: ${now.obstacle}`,
+    "mount XFS or ext4 with prjquota, or btrfs, at [workspaces] directory, or give the host loop devices",
+  );
+}
+
+export function backupFinding({ backupProblems }: WorkspaceFacts): Finding {
+  const problems = backupProblems();
+  if (problems === undefined) return ok("backups", "none are asked for: [backups]");
+  const [first] = problems;
+  return first === undefined
+    ? ok("backups", "every workspace's newest backup succeeded, or is still to come")
+    : warning(
+        "backups",
+        `${problems.length} workspaces are not backed up; ${first}`,
+        "look at the directory or the command of [backups]; it is tried again",
+      );
+}
+
 export function descriptorFinding(mostSandboxes: number, limits = "/proc/self/limits"): Finding {
   const soft = /^Max open files\s+(\d+)/m.exec(readFileSync(limits, "utf8"))?.[1];
   const [has, needs] = [Number(soft ?? Infinity), descriptorsPerSandbox * mostSandboxes + descriptorsBesides];

@@ -9,12 +9,15 @@ import type { Log } from "../../observe/log.ts";
 import type { Groups } from "../../tenant/groups.ts";
 import type { Host } from "../host.ts";
 import {
+  backupFinding,
   certificateFindings,
   conditionFindings,
   descriptorFinding,
   groupFinding,
   probeFinding,
   stateFinding,
+  type WorkspaceFacts,
+  workspaceFinding,
 } from "./daemon-findings.ts";
 import { engineFindings } from "./engine-findings.ts";
 import { type Finding, unknown } from "./finding.ts";
@@ -24,6 +27,7 @@ export interface DoctorOptions {
   readonly runtime: { diagnose(options?: Waiting): Promise<EngineDiagnosis> };
   readonly host: Pick<Host, "conditions">;
   readonly groups: Pick<Groups, "problem">;
+  readonly workspaces: WorkspaceFacts;
   /** As it is now: a reload may have changed it. */
   readonly config: () => Config;
 }
@@ -51,7 +55,7 @@ export async function tellFindings(
   }
 }
 
-export function createDoctor({ runtime, host, groups, config }: DoctorOptions): Doctor {
+export function createDoctor({ runtime, host, groups, workspaces, config }: DoctorOptions): Doctor {
   async function ofEngine(options: Waiting): Promise<readonly Finding[]> {
     try {
       return engineFindings(await runtime.diagnose(options));
@@ -69,11 +73,12 @@ export function createDoctor({ runtime, host, groups, config }: DoctorOptions): 
 
   return {
     async examine(options = {}) {
-      const { state, capacity, listen, scheduler } = config();
-      const [engine, stateDirectory, probe, certificates] = await Promise.all([
+      const { state, capacity, listen, scheduler, workspaces: wanted } = config();
+      const [engine, stateDirectory, probe, spaces, certificates] = await Promise.all([
         ofEngine(options),
         stateFinding(state.directory, diskPatienceMs),
         probeFinding(),
+        workspaceFinding(workspaces, wanted.backend),
         certificateFindings(
           {
             "listen.tls.certificate": listen.tls.certificate,
@@ -92,6 +97,8 @@ export function createDoctor({ runtime, host, groups, config }: DoctorOptions): 
         groupFinding(groups.problem()),
         descriptorFinding(capacity.maxSandboxes),
         probe,
+        spaces,
+        backupFinding(workspaces),
         ...certificates,
       ];
     },

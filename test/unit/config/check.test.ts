@@ -32,6 +32,21 @@ describe("rules between keys", () => {
       "tenants.default.limit_range.default.cpu_request_millis, 9, is more than tenants.default.limit_range.max.cpu_request_millis, 8",
     ],
     [
+      "a usual workspace above the greatest",
+      '[workspaces]\nmax_bytes = "16MiB"',
+      "workspaces.default_bytes, 1073741824, is more than workspaces.max_bytes, 16777216",
+    ],
+    [
+      "backups to nowhere",
+      '[backups]\nto = "command"\ndirectory = "/backups"',
+      'backups.to is "command", and backups.command is not set',
+    ],
+    [
+      "backups beside what they are of",
+      '[backups]\ndirectory = "/srv/w/backups"\n[workspaces]\ndirectory = "/srv/w"',
+      "backups.directory is in /srv/w, and would be lost",
+    ],
+    [
       "a template above the greatest limit",
       "[limits.max]\ncpu_millis = 2000\n[templates.a.resources]\ncpu_millis = 3000",
       "sandboxd.toml:4: templates.a.resources.cpu_millis: templates.a.resources.cpu_millis, 3000, is more than limits.max.cpu_millis, 2000",

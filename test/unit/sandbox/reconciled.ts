@@ -12,6 +12,7 @@ import { createReconciler } from "../../../src/sandbox/reconciler.ts";
 import type { SandboxRecord } from "../../../src/sandbox/record.ts";
 import { createRepository } from "../../../src/sandbox/repository.ts";
 import { createTenants } from "../../../src/tenant/tenants.ts";
+import { createWorkspaceRepository } from "../../../src/workspace/repository.ts";
 import { configOf } from "../config/fixture.ts";
 import { bootId, containerOf, recordOf, temporaryStore } from "./fixture.ts";
 
@@ -124,6 +125,7 @@ export function reconciled(records: readonly SandboxRecord[] = [recordOf()]) {
     pullImages: true,
     concurrentStarts: 2,
     holdTenant: (tenant) => kernel.holdTenant(tenant),
+    workspace: async () => Promise.reject(new Error("no workspaces here")),
     log: createLog({ level: "fatal" }),
   });
   onTestFinished(async () => {
@@ -137,6 +139,8 @@ export function reconciled(records: readonly SandboxRecord[] = [recordOf()]) {
     rules: () => tenantRulesOf(config),
     hold: async () => undefined,
     deleteSandbox: () => undefined,
+    workspaces: createWorkspaceRepository(store),
+    deleteWorkspace: () => undefined,
     log: createLog({ level: "fatal" }),
   });
   onTestFinished(() => tenants.close());
@@ -148,6 +152,7 @@ export function reconciled(records: readonly SandboxRecord[] = [recordOf()]) {
     capacity: { capacity: room, allocatable: room, cpuOvercommit: 1, memoryOvercommit: 1 },
     host: () => ({ hostId, cgroupParent: "/p", cgroupVersion: 2, possibleCpus: 4, blockDevice: undefined }),
     tenants,
+    workspaces: { assertMountable: () => undefined },
     assertOpen: () => undefined,
     clock,
     labels,

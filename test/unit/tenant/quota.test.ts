@@ -25,6 +25,24 @@ test("what is promised counts every sandbox, and the resources of those that run
     memoryRequestBytes: 200,
     memoryBytes: 400,
     pids: 20,
+    workspaces: 0,
+    diskBytes: 0,
+    inodes: 0,
+  });
+});
+
+test("workspaces and their snapshots count with what they may hold, and without bounded inodes with one for each 4 KiB", () => {
+  const counted = { bytes: 100, inodes: 7 };
+  const snapshots = [{ id: "s", createdAtMs: 0, counted, isComplete: true }];
+  const spaces = [
+    { limits: { bytes: 8_192, inodes: 30 }, snapshots },
+    { limits: { bytes: 8_193 }, snapshots: [] },
+  ];
+  expect(promisedTo([], spaces)).toMatchObject({
+    sandboxes: 0,
+    workspaces: 2,
+    diskBytes: 8_192 + 100 + 8_193,
+    inodes: 30 + 7 + 3,
   });
 });
 

@@ -6,6 +6,7 @@ import type { Store } from "../../../src/store/store.ts";
 import { noRange } from "../../../src/tenant/limit-range.ts";
 import type { TenantPolicy } from "../../../src/tenant/record.ts";
 import { createTenants, type Tenant, type TenantRules } from "../../../src/tenant/tenants.ts";
+import { createWorkspaceRepository } from "../../../src/workspace/repository.ts";
 import { recordOf, temporaryStore } from "../sandbox/fixture.ts";
 
 const policyOf = (quota: TenantPolicy["quota"]): TenantPolicy => ({ quota, limitRange: noRange });
@@ -27,6 +28,8 @@ function tenanted(store: Store = temporaryStore(), change: Partial<TenantRules> 
       held.push(tenant);
     },
     deleteSandbox: (id) => void deleted.push(id),
+    workspaces: createWorkspaceRepository(store),
+    deleteWorkspace: () => undefined,
     log: createLog({ level: "fatal" }),
   });
   onTestFinished(() => tenants.close());

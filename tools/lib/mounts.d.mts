@@ -1,0 +1,1 @@
+export function unmountIn(directory: string): void;
