@@ -94,13 +94,14 @@ export async function measureAdmission(runs: number): Promise<Result> {
     const room = createRoom({
       repository,
       capacity: { ...machine, capacity: amounts, allocatable: amounts },
+      workspaces: () => [],
       quotaOf: (tenant) => tenants.policyOf(tenant).quota,
     });
     const decide = (index: number) => {
       const tenant = names[index % tenantCount] ?? "";
       const began = performance.now();
       tenants.assertOpen(tenant);
-      room.admitNew(tenant, specFor(tenant).resources);
+      room.admitNew(tenant, specFor(tenant));
       return performance.now() - began;
     };
     const values = Array.from({ length: runs }, (_, index) => decide(index));

@@ -8,6 +8,7 @@ import type { MetricsRegistry } from "./observe/metrics.ts";
 import type { Clock } from "./sandbox/clock.ts";
 import { holdsCapacity } from "./sandbox/record.ts";
 import type { Repository } from "./sandbox/repository.ts";
+import { promisedTo } from "./tenant/quota.ts";
 import type { Tenants } from "./tenant/tenants.ts";
 import { type Archives, createArchives } from "./workspace/archives.ts";
 import { chooseBackend, openBackend, probeAll } from "./workspace/backend/probe.ts";
@@ -68,6 +69,7 @@ export function createWorkspaceParts(options: WorkspacePartsOptions): WorkspaceP
   const room = createWorkspaceRoom({
     repository: workspaceRepository,
     quotaOf: (tenant) => tenants.policyOf(tenant).quota,
+    rootBytesOf: (tenant) => promisedTo(repository.all().filter((one) => one.tenant === tenant)).diskBytes,
     allocatableBytes,
   });
   const workspaces = createWorkspaces({

@@ -26,11 +26,12 @@ export function mountRequestOf(spec: SandboxSpec | undefined): MountRequest {
     ...(tmpfs.length === 0 ? {} : { tmpfs }),
     ...(shared.length === 0 ? {} : { shared }),
     ...(volumes.length === 0 ? {} : { volumes }),
+    ...(spec.rootBytes === undefined ? {} : { rootBytes: Number(spec.rootBytes) }),
   };
 }
 
 /** The effective spec's part, as it is told. */
-export function mountsOf({ workspace, tmpfs = [], shared = [], volumes = [] }: Mounts): SpecInit {
+export function mountsOf({ workspace, tmpfs = [], shared = [], volumes = [], rootBytes }: Mounts): SpecInit {
   return {
     ...(workspace === undefined ? {} : { workspace: { ...workspace } }),
     tmpfs: tmpfs.map(({ path, sizeBytes, inodes }) => ({
@@ -40,5 +41,6 @@ export function mountsOf({ workspace, tmpfs = [], shared = [], volumes = [] }: M
     })),
     shared: shared.map((mount) => ({ ...mount })),
     volumes: volumes.map((mount) => ({ ...mount })),
+    ...(rootBytes === undefined ? {} : { rootBytes: BigInt(rootBytes) }),
   };
 }

@@ -6,7 +6,7 @@ import { choice, duration, integer, list, map, named, ratio, section, size, text
 import { templateHealthCheck, templateLifetime, templateRestart } from "./life.ts";
 import { sharedTable, templateShared, templateTmpfs, templateVolumes, volumesTable } from "./mount.ts";
 import { housekeepingSection, pressureSection } from "./pressure.ts";
-import { resourceBounds, resourceFields, templateResources } from "./resource.ts";
+import { resourceBounds, resourceFields, tebibyte, templateResources } from "./resource.ts";
 import * as rule from "./rule.ts";
 import { tenantsSection } from "./tenant.ts";
 import { workspacesSection } from "./workspace.ts";
@@ -275,6 +275,12 @@ export const schema = section("", {
         meaning: "How it is connected: none is a loopback interface only.",
       }),
       resources: templateResources(),
+      root_bytes: size({
+        min: 1024 * 1024,
+        max: 16 * tebibyte,
+        meaning:
+          "Size of a writable root layer, where the engine can bound it. Left out: the root is read-only.",
+      }),
       tmpfs: templateTmpfs(),
       shared: templateShared(),
       volumes: templateVolumes(),

@@ -129,6 +129,8 @@ export interface ContainerPlan {
   readonly imageVolumes: readonly string[];
   /** At most 64, in order of target. No target is in another, in /tmp, or above an image volume that is not it. */
   readonly mounts: readonly Mount[];
+  /** Size of a writable root layer, 1 MiB to 1 PiB. Absent: the root is read-only. */
+  readonly rootBytes?: number;
   readonly network: ContainerNetwork;
   /** An OCI runtime that the engine has. Default `runc`. */
   readonly runtime?: string;
@@ -181,6 +183,7 @@ export function checkPlan(plan: ContainerPlan): void {
       if (rate !== undefined) checkInteger(`limits.blockIo.${name}`, rate, 1, PiB);
     }
   }
+  if (plan.rootBytes !== undefined) checkInteger("rootBytes", plan.rootBytes, MiB, PiB);
   checkInteger("uid", plan.uid, 10_000, 999_999_999);
   checkInteger("gid", plan.gid, 10_000, 999_999_999);
   checkInteger("stopGraceSeconds", plan.stopGraceSeconds, 0, 3_600);

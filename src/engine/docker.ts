@@ -18,7 +18,7 @@ import { isOpen } from "./knock.ts";
 import { readLogs } from "./log-stream.ts";
 import { readBack, unenforceable } from "./read-back.ts";
 import { type Container, type LogOptions, leastApi, type Runtime, type Waiting } from "./runtime.ts";
-import { startFailure } from "./start-failure.ts";
+import { rootFailure, startFailure } from "./start-failure.ts";
 import { updateLimits } from "./update.ts";
 import { findMismatches, limitWarnings } from "./verify.ts";
 import { createVolumes, type Volumes } from "./volumes.ts";
@@ -179,7 +179,11 @@ export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptio
     async create(plan, options) {
       const body = containerCreateOptions(plan);
       const made = () => attempt("create", (abortSignal) => dialCreate(docker, body, abortSignal), options);
-      const created = await volumes.with(plan, () => unless([409], "create", made()), options);
+      const created = await volumes
+        .with(plan, () => unless([409], "create", made()), options)
+        .catch((error: unknown) => {
+          throw plan.rootBytes === undefined ? error : rootFailure(error, plan.rootBytes);
+        });
       if (created === undefined) return "taken";
       const discarded = limitWarnings(created.warnings);
       if (discarded.length === 0) return { id: created.id };

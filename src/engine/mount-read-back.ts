@@ -160,6 +160,14 @@ function openInside(root: string, path: string): number | undefined {
   return directory;
 }
 
+/** Whether the root layer of a container is as large as planned, which the kernel shows where its quota holds. */
+export function findRootFaults(rootBytes: number, pid: number, procRoot = "/proc"): readonly MountFault[] {
+  const { blocks, bsize } = statfsSync(join(procRoot, String(pid), "root"));
+  const held = blocks * bsize;
+  if (held >= rootBytes - largestPageBytes && held <= rootBytes + largestPageBytes) return [];
+  return [fault(`the layer has ${held} bytes, not ${rootBytes}`, "/", "limit")];
+}
+
 /** The container's first process, by its cgroup: others may be on their way in, still with the host's mounts. */
 export function firstProcessIn(cgroup: string, procRoot = "/proc"): number | undefined {
   const pids = unlessGone(() => readFileSync(join(cgroup, "cgroup.procs"), "latin1")) ?? "";

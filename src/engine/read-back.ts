@@ -6,7 +6,7 @@ import { type CgroupPaths, cgroupPathsAt, cgroupPathsOf } from "./cgroup-path.ts
 import type { ContainerPlan } from "./container-plan.ts";
 import { deviceNumberOf, findUnenforced, readBackLimits } from "./limits.ts";
 import { hasExecuted } from "./main-command.ts";
-import { findMountFaults, firstProcessIn, type MountFault } from "./mount-read-back.ts";
+import { findMountFaults, findRootFaults, firstProcessIn, type MountFault } from "./mount-read-back.ts";
 import { engineLagMs, hasEnded } from "./process-end.ts";
 import type { Runtime, Waiting } from "./runtime.ts";
 
@@ -31,7 +31,7 @@ export async function readBack(
   try {
     const cgroup = cgroupPathsOf(found.pid, { containerId: found.id });
     const missing = missingAt(cgroup);
-    const faults = plan.mounts.length === 0 ? [] : findMountFaults(plan.mounts, found.pid);
+    const faults = faultsOf(plan, found.pid);
     const said = [
       ...missing.map((one) => `${one.limit}: wanted ${one.expected}, the kernel holds ${one.actual}`),
       ...textsOf("limit", faults),
@@ -52,13 +52,20 @@ export async function readBack(
   }
 }
 
+function faultsOf({ mounts, rootBytes }: ContainerPlan, pid: number): readonly MountFault[] {
+  return [
+    ...(mounts.length === 0 ? [] : findMountFaults(mounts, pid)),
+    ...(rootBytes === undefined ? [] : findRootFaults(rootBytes, pid)),
+  ];
+}
+
 /** Nothing is looked for where there are none: this is asked at every start. */
-function seesItsMounts({ mounts }: ContainerPlan, paths: CgroupPaths): boolean {
-  if (mounts.length === 0) return true;
+function seesItsMounts(plan: ContainerPlan, paths: CgroupPaths): boolean {
+  if (plan.mounts.length === 0 && plan.rootBytes === undefined) return true;
   const pid = firstProcessIn(paths.pids);
   if (pid === undefined) return false;
   try {
-    return findMountFaults(mounts, pid).length === 0;
+    return faultsOf(plan, pid).length === 0;
   } catch {
     // whatever it was, the slow way tells: the process may have ended
     return false;

@@ -24,3 +24,19 @@ export function startFailure(error: unknown): SandboxdError {
   }
   return failure;
 }
+
+/** Of a container whose root layer was to be bounded: a storage driver that cannot says so. */
+export function rootFailure(error: unknown, rootBytes: number): unknown {
+  if (!(error instanceof SandboxdError) || !/storage-opt|storage driver|pquota/i.test(error.message))
+    return error;
+  const { message } = error;
+  return new SandboxdError(
+    "LIMIT_UNENFORCEABLE",
+    `spec.root_bytes ${rootBytes} cannot be held here: ${message}`,
+    {
+      hint: "ask without root_bytes, or keep the engine's data on XFS that is mounted with pquota",
+      fields: [{ field: "spec.root_bytes", description: "the engine's storage driver cannot bound it" }],
+      cause: error,
+    },
+  );
+}

@@ -58,7 +58,7 @@ export interface ManagerOptions {
   readonly config: () => Config;
   readonly capacity: Capacity;
   readonly tenants: Pick<Tenants, "assertOpen" | "ensure" | "policyOf">;
-  readonly workspaces: Pick<Workspaces, "assertMountable">;
+  readonly workspaces: Pick<Workspaces, "assertMountable" | "all">;
   /** @throws SandboxdError ENGINE_UNAVAILABLE while the engine cannot be used. */
   readonly host: () => HostFacts;
   /** @throws SandboxdError HOST_CORDONED or HOST_PRESSURE while the host takes no more work. */
@@ -81,7 +81,8 @@ export function createManager({
   labels: codec,
 }: ManagerOptions): Manager {
   const subjects = createSubjects({ repository, clock });
-  const room = createRoom({ repository, capacity, quotaOf: (tenant) => tenants.policyOf(tenant).quota });
+  const quotaOf = (tenant: string) => tenants.policyOf(tenant).quota;
+  const room = createRoom({ repository, capacity, quotaOf, workspaces: workspaces.all });
   const askerOf = (tenant: string): Asker => ({ tenant, limitRange: tenants.policyOf(tenant).limitRange });
   const { get, notFound, rested, started, kept, checkGeneration, refuseIfGoing } = subjects;
 
@@ -121,7 +122,7 @@ export function createManager({
       assertOpen();
       checkBlockIo(spec.resources, host());
       if (spec.workspace !== undefined) workspaces.assertMountable(spec.workspace.workspaceId, tenant);
-      room.admitNew(tenant, spec.resources);
+      room.admitNew(tenant, spec);
       const id = asked || `sb-${randomBytes(8).toString("hex")}`;
       const timeMs = Date.now();
       const acceptedAtMs = clock.nowMs();

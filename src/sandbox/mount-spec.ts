@@ -13,6 +13,7 @@ export interface MountRequest {
   /** An empty path is the default, "/" and the name. */
   readonly shared?: readonly SharedMount[];
   readonly volumes?: readonly VolumeMount[];
+  readonly rootBytes?: number;
 }
 
 /** What of a configuration mounts are held against. */
@@ -25,6 +26,7 @@ const defaultInodes = 16_384;
 
 export function effectiveMounts(request: MountRequest, template: MountRequest, rules: MountRules): Mounts {
   const { workspace } = request;
+  const rootBytes = request.rootBytes ?? template.rootBytes;
   const most = rules.limits.max.tmpfsInodes;
   const tmpfs = (request.tmpfs ?? template.tmpfs ?? []).map(({ path, sizeBytes, inodes }) => ({
     path,
@@ -45,11 +47,13 @@ export function effectiveMounts(request: MountRequest, template: MountRequest, r
     ...(tmpfs.length === 0 ? {} : { tmpfs }),
     ...(shared.length === 0 ? {} : { shared }),
     ...(volumes.length === 0 ? {} : { volumes }),
+    ...(rootBytes === undefined ? {} : { rootBytes }),
   };
 }
 
 /** A template's keys as a request would say them. */
-export function mountsOfTemplate({ tmpfs, shared, volumes }: Config["templates"][string]): MountRequest {
+export function mountsOfTemplate(template: Config["templates"][string]): MountRequest {
+  const { tmpfs, shared, volumes, rootBytes } = template;
   const sized = Object.entries(tmpfs).map(([name, { path, sizeBytes = 0, inodes }]) => ({
     path: path ?? `/${name}`,
     sizeBytes,
@@ -59,6 +63,7 @@ export function mountsOfTemplate({ tmpfs, shared, volumes }: Config["templates"]
     ...(sized.length === 0 ? {} : { tmpfs: sized }),
     shared: Object.entries(shared).map(([name, { path = "" }]) => ({ name, path })),
     volumes: Object.entries(volumes).map(([name, { path = "", readOnly }]) => ({ name, path, readOnly })),
+    ...(rootBytes === undefined ? {} : { rootBytes }),
   };
 }
 

@@ -70,6 +70,7 @@ export function planOf(
         : { blockIo: { device: host.blockDevice, ...resources.blockIo } }),
     },
     imageVolumes: record.imageVolumes,
+    ...(spec.rootBytes === undefined ? {} : { rootBytes: spec.rootBytes }),
     mounts: mountsOf(record, workspace, { hostId: host.hostId, sources: host.mountSources ?? noSources }),
     network: { mode: "none" },
     engine: { cgroupVersion: host.cgroupVersion, possibleCpus: host.possibleCpus },

@@ -157,6 +157,8 @@ export interface Mounts {
   readonly tmpfs?: readonly TmpfsMount[];
   readonly shared?: readonly SharedMount[];
   readonly volumes?: readonly VolumeMount[];
+  /** Of a writable root layer; the root is read-only otherwise. */
+  readonly rootBytes?: number;
 }
 
 /** The effective spec: a request laid over its template and the host's defaults. */

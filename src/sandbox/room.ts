@@ -1,14 +1,15 @@
 // The room that is left on the host and in a tenant's quota, updates under way included. All levels are looked at in one step.
 
-import { promisedTo, quotaViolations } from "../tenant/quota.ts";
+import { type Asked, promisedTo, quotaViolations } from "../tenant/quota.ts";
 import type { Quota } from "../tenant/record.ts";
+import type { WorkspaceRecord } from "../workspace/record.ts";
 import { type Capacity, hostViolations, larger, promised, refuseIfAny } from "./admission.ts";
 import { holdsCapacity, type Resources, type SandboxRecord } from "./record.ts";
 import type { Repository } from "./repository.ts";
 
 export interface Room {
   /** @throws SandboxdError TENANT_QUOTA_EXCEEDED or HOST_CAPACITY_EXCEEDED unless a new sandbox with these resources fits. */
-  admitNew(tenant: string, resources: Resources): void;
+  admitNew(tenant: string, asked: Asked): void;
   /** The same for one that is there and is to run; with `resources` in place of its own, if given. */
   admit(record: SandboxRecord, resources?: Resources): void;
   /** Sets aside what an update asks for while it goes on. */
@@ -19,9 +20,11 @@ export interface RoomOptions {
   readonly repository: Repository;
   readonly capacity: Capacity;
   readonly quotaOf: (tenant: string) => Quota;
+  /** Which count against the same quota. */
+  readonly workspaces: () => readonly WorkspaceRecord[];
 }
 
-export function createRoom({ repository, capacity, quotaOf }: RoomOptions): Room {
+export function createRoom({ repository, capacity, quotaOf, workspaces }: RoomOptions): Room {
   /** What updates under way ask for: it counts already, so that nothing else is admitted into the same room. */
   const updating = new Map<string, Resources>();
 
@@ -35,22 +38,24 @@ export function createRoom({ repository, capacity, quotaOf }: RoomOptions): Room
     return rest.map((record) => ({ ...record, spec: { ...record.spec, resources: resourcesOf(record) } }));
   }
 
-  function admit(tenant: string, asked: Resources, record?: SandboxRecord): void {
+  function admit(tenant: string, asked: Asked, record?: SandboxRecord): void {
     const counted = others(record?.id);
-    const ofTenant = promisedTo(counted.filter((other) => other.tenant === tenant));
+    const isTenants = (other: { readonly tenant: string }) => other.tenant === tenant;
+    const ofTenant = promisedTo(counted.filter(isTenants), workspaces().filter(isTenants));
     const held = record !== undefined && holdsCapacity(record) ? resourcesOf(record) : undefined;
     refuseIfAny(
       [
         ...quotaViolations(asked, ofTenant, quotaOf(tenant), record && { held }),
-        ...hostViolations(asked, promised(counted), capacity, held),
+        ...hostViolations(asked.resources, promised(counted), capacity, held),
       ],
       tenant,
     );
   }
 
   return {
-    admitNew: (tenant, resources) => admit(tenant, resources),
-    admit: (record, resources = resourcesOf(record)) => admit(record.tenant, resources, record),
+    admitNew: admit,
+    admit: (record, resources = resourcesOf(record)) =>
+      admit(record.tenant, { resources, rootBytes: record.spec.rootBytes }, record),
     async during(id, resources, update) {
       updating.set(id, resources);
       try {

@@ -27,6 +27,7 @@ export function promisedTo(
   };
   for (const record of records) {
     sums.sandboxes++;
+    sums.diskBytes += record.spec.rootBytes ?? 0;
     if (!holdsCapacity(record)) continue;
     for (const key of quotaKeys) sums[key] += key === "sandboxes" ? 0 : amountOf(record.spec.resources, key);
   }
@@ -44,21 +45,30 @@ export interface Present {
   readonly held: Resources | undefined;
 }
 
+/** Resources of a sandbox, and the size of its root layer, if that can be written to. */
+export interface Asked {
+  readonly resources: Resources;
+  readonly rootBytes?: number | undefined;
+}
+
 /** Every field of the quota that does not suffice for a sandbox beside what is promised to the others. */
 export function quotaViolations(
-  resources: Resources,
+  { resources, rootBytes = 0 }: Asked,
   others: TenantPromises,
   quota: Quota,
   present?: Present,
 ): readonly QuotaViolation[] {
   const heldOf = (key: QuotaKey) => {
     if (key === "sandboxes") return present === undefined ? 0 : 1;
+    // a layer is there as long as its sandbox
+    if (key === "diskBytes") return present === undefined ? 0 : rootBytes;
     return present?.held === undefined ? 0 : amountOf(present.held, key);
   };
   return quotaKeys.flatMap((key) => {
     const limit = quota[key];
     if (limit === undefined) return [];
-    const amount: Amount = { asked: amountOf(resources, key), held: heldOf(key) };
+    const asked = key === "diskBytes" ? rootBytes : amountOf(resources, key);
+    const amount: Amount = { asked, held: heldOf(key) };
     return exceeding("TENANT", quotaNames[key], limit, others[key], amount) ?? [];
   });
 }

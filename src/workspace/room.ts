@@ -26,6 +26,8 @@ export interface WorkspaceRoom {
 export interface WorkspaceRoomOptions {
   readonly repository: Pick<WorkspaceRepository, "all">;
   readonly quotaOf: (tenant: string) => Quota;
+  /** What the root layers of a tenant's sandboxes take of the same quota. */
+  readonly rootBytesOf: (tenant: string) => number;
   /** Bytes of the host's disk that may be promised. Undefined while that is not known. */
   readonly allocatableBytes: () => number | undefined;
 }
@@ -35,6 +37,7 @@ const hint = "ask for less, delete a workspace or a snapshot, or raise the tenan
 export function createWorkspaceRoom({
   repository,
   quotaOf,
+  rootBytesOf,
   allocatableBytes,
 }: WorkspaceRoomOptions): WorkspaceRoom {
   const changing = new Map<string, SpaceAmounts>();
@@ -72,7 +75,7 @@ export function createWorkspaceRoom({
         asked: 1,
         held: record === undefined ? 0 : 1,
       }),
-      ofQuota("disk_bytes", quota.diskBytes, tenants.bytes, bytes),
+      ofQuota("disk_bytes", quota.diskBytes, tenants.bytes + rootBytesOf(tenant), bytes),
       ofQuota("inodes", quota.inodes, tenants.inodes, { asked: asked.inodes, held: held.inodes }),
       allocatable === undefined ? undefined : exceeding("HOST", "disk_bytes", allocatable, all.bytes, bytes),
     ].filter((violation) => violation !== undefined);

@@ -35,6 +35,8 @@ export interface WorkspaceUpdate extends Waiting {
 }
 
 export interface Workspaces {
+  /** In order of id. */
+  all(): readonly WorkspaceRecord[];
   /** @throws SandboxdError WORKSPACE_NOT_FOUND. */
   get(id: string): WorkspaceRecord;
   create(
@@ -209,6 +211,7 @@ export function createWorkspaces(options: WorkspacesOptions): Workspaces {
     });
 
   return {
+    all: repository.all,
     get,
     sandboxesOf,
     isInUse,

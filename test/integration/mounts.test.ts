@@ -236,4 +236,13 @@ describe.skipIf(engineObstacle !== undefined)(`mounts (${engineObstacle ?? "engi
     const sandbox = await host.until("again", isIn(SandboxState.RUNNING));
     expect(sandbox.spec).toMatchObject(mounts);
   });
+
+  test("a writable root layer that the engine's storage cannot bound is refused, and nothing is left", async () => {
+    const spec = { ...specOf("exec sleep 1000"), rootBytes: BigInt(16 * mebibyte) };
+    const refused = await refusalOf(host.sandboxes.createSandbox({ sandboxId: "writable", tenant, spec }));
+    expect(refused).toMatchObject({ code: "FailedPrecondition", reason: "LIMIT_UNENFORCEABLE" });
+    expect(refused.message).toContain("spec.root_bytes 16777216 cannot be held here");
+    expect((await host.containers()).filter(({ Names: [name] }) => name?.endsWith("writable"))).toEqual([]);
+    await host.sandboxes.deleteSandbox({ sandboxId: "writable" });
+  });
 });

@@ -157,7 +157,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     config: () => config,
     capacity,
     tenants,
-    workspaces: { assertMountable: () => undefined },
+    workspaces: { assertMountable: () => undefined, all: () => [] },
     host: () => host.usable(),
     assertOpen: () => scheduling.assertSchedulable(),
     clock,

@@ -153,7 +153,7 @@ export type TenantQuota = Message<"sandboxd.v1.TenantQuota"> & {
   workspaces?: bigint | undefined;
 
   /**
-   * Most bytes on disk: the sum of the size_bytes of its workspaces and of what its snapshots are counted as. Unit: bytes. Bounds: 0 to 1 PiB.
+   * Most bytes on disk: the sum of the size_bytes of its workspaces, of what its snapshots are counted as, and of the root_bytes of its sandboxes. Unit: bytes. Bounds: 0 to 1 PiB.
    *
    * @generated from field: optional int64 disk_bytes = 9;
    */

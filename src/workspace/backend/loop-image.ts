@@ -133,6 +133,7 @@ export async function createLoopImage({ home, run }: LoopImageOptions): Promise<
       if (isNew) {
         await makeImage(draft, wanted, { ...waiting, run });
         await rename(draft, image);
+        await persist(images);
       }
       await assertHeld(await usable(space, waiting), space);
     } catch (error) {

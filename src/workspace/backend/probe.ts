@@ -161,7 +161,14 @@ async function typeOf(directory: string): Promise<string | undefined> {
   return mountOf(await mounts(), await nearest(directory))?.type;
 }
 
-const programsOfHost: readonly string[] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+const programsOfHost: readonly string[] = [
+  "/usr/local/sbin",
+  "/usr/local/bin",
+  "/usr/sbin",
+  "/usr/bin",
+  "/sbin",
+  "/bin",
+];
 
 async function missing(
   programs: readonly string[],

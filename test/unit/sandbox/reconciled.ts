@@ -152,7 +152,7 @@ export function reconciled(records: readonly SandboxRecord[] = [recordOf()]) {
     capacity: { capacity: room, allocatable: room, cpuOvercommit: 1, memoryOvercommit: 1 },
     host: () => ({ hostId, cgroupParent: "/p", cgroupVersion: 2, possibleCpus: 4, blockDevice: undefined }),
     tenants,
-    workspaces: { assertMountable: () => undefined },
+    workspaces: { assertMountable: () => undefined, all: () => [] },
     assertOpen: () => undefined,
     clock,
     labels,

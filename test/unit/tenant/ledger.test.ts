@@ -10,6 +10,7 @@ import { createRepository } from "../../../src/sandbox/repository.ts";
 import { createRoom } from "../../../src/sandbox/room.ts";
 import { promisedTo } from "../../../src/tenant/quota.ts";
 import { type Quota, quotaKeys } from "../../../src/tenant/record.ts";
+import type { WorkspaceRecord } from "../../../src/workspace/record.ts";
 import { anyResources, recordOf, temporaryStore } from "../sandbox/fixture.ts";
 
 const tenants = ["acme", "other"] as const;
@@ -63,7 +64,10 @@ test("no sequence of requests, updates and restarts promises more than any level
       const open = () => {
         const repository = createRepository(store);
         const quota = (tenant: string) => quotaOf[tenant as (typeof tenants)[number]];
-        return { repository, room: createRoom({ repository, capacity, quotaOf: quota }) };
+        return {
+          repository,
+          room: createRoom({ repository, capacity, quotaOf: quota, workspaces: () => [] }),
+        };
       };
       let { repository, room } = open();
       const resourced = (record: SandboxRecord, resources: Resources) => ({
@@ -80,7 +84,7 @@ test("no sequence of requests, updates and restarts promises more than any level
             ({ repository, room } = open());
             expect(repository.all().map((one) => JSON.stringify(one))).toEqual(before);
           } else if (action.kind === "create" && record === undefined) {
-            room.admitNew(action.tenant, action.resources);
+            room.admitNew(action.tenant, { resources: action.resources });
             const { id, tenant } = action;
             repository.insert(resourced(recordOf({ id, instance: id, tenant }), action.resources));
           } else if (action.kind === "start" && record !== undefined && !isToLive(record)) {
@@ -127,14 +131,34 @@ test("no sequence of requests, updates and restarts promises more than any level
 
 test("what an update asks for counts while it goes on, and no longer", async () => {
   const repository = createRepository(temporaryStore());
-  const room = createRoom({ repository, capacity, quotaOf: () => ({ pids: 100 }) });
+  const room = createRoom({ repository, capacity, quotaOf: () => ({ pids: 100 }), workspaces: () => [] });
   const resources = { ...recordOf().spec.resources, pids: 40 };
   const record = recordOf();
   repository.insert({ ...record, spec: { ...record.spec, resources } });
-  const ask = () => room.admitNew("acme", resources);
+  const ask = () => room.admitNew("acme", { resources });
   ask();
   await room.during("one", { ...resources, pids: 61 }, async () => {
     expect(ask).toThrow(expect.objectContaining({ reason: "TENANT_QUOTA_EXCEEDED" }));
   });
   ask();
+});
+
+test("a writable root layer counts against the tenant's disk beside its workspaces, as long as its sandbox is there", () => {
+  const repository = createRepository(temporaryStore());
+  const space = { tenant: "acme", limits: { bytes: 60 }, snapshots: [] };
+  const room = createRoom({
+    repository,
+    capacity,
+    quotaOf: () => ({ diskBytes: 100 }),
+    // what a room looks at of one
+    workspaces: () => [space as unknown as WorkspaceRecord],
+  });
+  const { resources } = recordOf().spec;
+  const ask = (rootBytes: number) => () => room.admitNew("acme", { resources, rootBytes });
+  expect(ask(40)).not.toThrow();
+  expect(ask(41)).toThrow(expect.objectContaining({ reason: "TENANT_QUOTA_EXCEEDED" }));
+  const stopped = recordOf({ state: "STOPPED", wanted: "STOPPED" });
+  repository.insert({ ...stopped, spec: { ...stopped.spec, rootBytes: 40 } });
+  expect(ask(1)).toThrow(expect.objectContaining({ reason: "TENANT_QUOTA_EXCEEDED" }));
+  expect(() => room.admit(stopped), "its own is held already").not.toThrow();
 });

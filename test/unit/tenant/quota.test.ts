@@ -58,21 +58,25 @@ describe("a quota", () => {
     ["memoryBytes", 399, 200, 199],
     ["pids", 19, 10, 9],
   ] as const)("of %s refuses what is more, and names it", (key, limit, asked, free) => {
-    expect(quotaViolations(small, others, { [key]: limit })).toMatchObject([
+    expect(quotaViolations({ resources: small }, others, { [key]: limit })).toMatchObject([
       { level: "TENANT", limit, asked, free, promised: others[key] },
     ]);
-    expect(quotaViolations(small, others, { [key]: limit + 1 })).toEqual([]);
+    expect(quotaViolations({ resources: small }, others, { [key]: limit + 1 })).toEqual([]);
   });
 
   test("names all that does not suffice, as the contract names it", () => {
-    const found = quotaViolations(small, others, { runningSandboxes: 0, memoryBytes: 0, pids: 100 });
+    const found = quotaViolations({ resources: small }, others, {
+      runningSandboxes: 0,
+      memoryBytes: 0,
+      pids: 100,
+    });
     expect(found.map(({ resource }) => resource)).toEqual(["running_sandboxes", "memory_bytes"]);
   });
 
   test("that was lowered refuses a start, but not what one holds already, nor that it shrinks", () => {
     const quota = { sandboxes: 0, runningSandboxes: 1, memoryBytes: 100 };
     const names = (present: { readonly held: Resources | undefined }, asked = small) =>
-      quotaViolations(asked, others, quota, present).map(({ resource }) => resource);
+      quotaViolations({ resources: asked }, others, quota, present).map(({ resource }) => resource);
     expect(names({ held: undefined })).toEqual(["running_sandboxes", "memory_bytes"]);
     expect(names({ held: small })).toEqual([]);
     expect(names({ held: small }, { ...small, memoryBytes: 150 })).toEqual([]);

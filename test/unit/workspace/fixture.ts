@@ -10,6 +10,7 @@ import { holdsCapacity } from "../../../src/sandbox/record.ts";
 import { createRepository } from "../../../src/sandbox/repository.ts";
 import type { Store } from "../../../src/store/store.ts";
 import { noRange } from "../../../src/tenant/limit-range.ts";
+import { promisedTo } from "../../../src/tenant/quota.ts";
 import type { Quota } from "../../../src/tenant/record.ts";
 import { createTenants } from "../../../src/tenant/tenants.ts";
 import type {
@@ -152,6 +153,7 @@ export function workspaced({
   const room = createWorkspaceRoom({
     repository,
     quotaOf: (tenant) => tenants.policyOf(tenant).quota,
+    rootBytesOf: (tenant) => promisedTo(sandboxes.all().filter((one) => one.tenant === tenant)).diskBytes,
     allocatableBytes: backends.capacityBytes,
   });
   const workspaces = createWorkspaces({
