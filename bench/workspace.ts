@@ -1,8 +1,9 @@
 // What workspaces cost: to make one, to read what a thousand hold, and to start a sandbox with one against the engine's own create and start
 // with the same mount.
 
-import { statSync } from "node:fs";
+import { closeSync, fsyncSync, openSync, statSync, writeSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { TomlTable } from "smol-toml";
 import { SandboxState } from "../gen/sandboxd/v1/sandbox_pb.ts";
 import { WorkspaceService } from "../gen/sandboxd/v1/workspace_service_pb.ts";
@@ -22,6 +23,7 @@ const looks = 5;
 /** All of them. A project quota is not measured: the kernels of the machines that measure have none. */
 export async function* measureWorkspaces(runs: number): AsyncGenerator<Result> {
   yield* await measureLoopImage(runs);
+  yield await measureNeighbour();
   const disk = openFileSystem("btrfs", 64 * gibibyte);
   try {
     yield await measureCreates("btrfs", join(disk.directory, "workspaces"), runs, 15);
@@ -135,6 +137,72 @@ async function sourceOf(daemon: { readonly cgroupParent: string }, containerId: 
   const source = mounts.find(({ Destination: target }) => target === "/workspace")?.Source;
   if (source === undefined) throw new Error(`no workspace in a container below ${daemon.cgroupParent}`);
   return source;
+}
+
+const writes = 300;
+const writeBytes = 4_096;
+
+/**
+ * Synced writes into a tenant's workspace while another tenant's is full and written to all the time, against the same writes
+ * when nobody else is there.
+ */
+async function measureNeighbour(): Promise<Result> {
+  const sandboxes = await daemonWith("loop-image");
+  try {
+    const { daemon, client } = sandboxes;
+    const workspaces = daemon.client(WorkspaceService);
+    for (const [workspaceId, owner] of [
+      ["calm", tenant],
+      ["full", "filler"],
+    ] as const) {
+      const limits = { sizeBytes: BigInt(64 * 1_024 * 1_024) };
+      await workspaces.createWorkspace({ workspaceId, tenant: owner, limits });
+    }
+    const use = async (sandboxId: string, owner: string, workspaceId: string, script: string) => {
+      const workspace = { workspaceId };
+      const command = ["sh", "-c", script];
+      const { sandbox } = await client.createSandbox({
+        sandboxId,
+        tenant: owner,
+        spec: { ...spec, command, args: [], workspace },
+      });
+      return sandbox;
+    };
+    const calm = await use("calm", tenant, "calm", "exec sleep 100000");
+    const file = openSync(join(await sourceOf(daemon, calm?.status?.containerId ?? ""), "tmp/log"), "w");
+    const write = (): readonly number[] =>
+      Array.from({ length: writes }, (_, index) => {
+        const began = performance.now();
+        writeSync(file, Buffer.alloc(writeBytes, index), 0, writeBytes, (index % 256) * writeBytes);
+        fsyncSync(file);
+        return performance.now() - began;
+      });
+    try {
+      write();
+      const baseline = write();
+      await use(
+        "filler",
+        "filler",
+        "full",
+        "while :; do dd if=/dev/zero of=big bs=64k 2>/dev/null; rm big; done",
+      );
+      await sleep(3_000);
+      const values = write();
+      const goal = { of: "ratio", atMost: 2 } as const;
+      return resultOf({
+        name: "workspace-neighbour-p99",
+        unit: "ms",
+        values,
+        baseline,
+        compared: 0.99,
+        goal,
+      });
+    } finally {
+      closeSync(file);
+    }
+  } finally {
+    await sandboxes.close();
+  }
 }
 
 /** CPU of one look at what a thousand workspaces hold, as the daemon does it. */

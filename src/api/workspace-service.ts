@@ -6,7 +6,7 @@ import type {
   ImportWorkspaceRequest,
   WorkspaceService,
 } from "../../gen/sandboxd/v1/workspace_service_pb.ts";
-import { invalidField } from "../errors.ts";
+import { invalidField, SandboxdError } from "../errors.ts";
 import type { Clock } from "../sandbox/clock.ts";
 import { checkLabels } from "../sandbox/spec.ts";
 import type { Archives } from "../workspace/archives.ts";
@@ -127,13 +127,29 @@ async function targetOf(iterator: AsyncIterator<ImportWorkspaceRequest>): Promis
   throw invalidField("target", "the first message must be the target", "send target, then data");
 }
 
+/** Nothing can start with the workspace meanwhile, so a sender that says nothing is not waited for. */
+const mostSilenceMs = 60_000;
+
 async function* chunksOf(iterator: AsyncIterator<ImportWorkspaceRequest>): AsyncGenerator<Uint8Array> {
   for (;;) {
-    const next = await iterator.next();
+    const next = await unlessSilent(iterator.next());
     if (next.done === true) return;
     const { part } = next.value;
     if (part.case !== "data") throw invalidField("data", "every message but the first must carry data");
     yield part.value;
+  }
+}
+
+async function unlessSilent<T>(next: Promise<T>): Promise<T> {
+  let timer: NodeJS.Timeout | undefined;
+  const silent = new Promise<never>((_, reject) => {
+    const message = `no data came for ${mostSilenceMs} ms; what was unpacked before stays`;
+    timer = setTimeout(() => reject(new SandboxdError("DEADLINE_EXCEEDED", message)), mostSilenceMs);
+  });
+  try {
+    return await Promise.race([next, silent]);
+  } finally {
+    clearTimeout(timer);
   }
 }
 

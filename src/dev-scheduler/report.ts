@@ -3,6 +3,7 @@
 import { toJson } from "@bufbuild/protobuf";
 import { EventSchema, EventType } from "../../gen/sandboxd/v1/event_pb.ts";
 import { type Sandbox, SandboxState, TransitionReason } from "../../gen/sandboxd/v1/sandbox_pb.ts";
+import { WorkspaceState } from "../../gen/sandboxd/v1/workspace_pb.ts";
 import type { Change } from "./change.ts";
 import type { Violation } from "./checker.ts";
 import type { HostView } from "./host-view.ts";
@@ -109,7 +110,11 @@ function row(cells: readonly string[], widths: readonly number[]): string {
 
 function eventWords({ event }: Extract<Change, { kind: "event" }>): string {
   const type = EventType[event.type] ?? String(event.type);
-  if (event.sandboxId === "") return `${type} ${event.condition?.message ?? ""}`;
+  if (event.workspace !== undefined) {
+    const { workspaceId, status } = event.workspace;
+    return `${type} ${workspaceId} of ${event.tenant}: ${WorkspaceState[status?.state ?? 0]} ${status?.message ?? ""}`;
+  }
+  if (event.sandboxId === "") return `${type} ${event.tenant}${event.condition?.message ?? ""}`;
   const transition = event.sandbox?.status?.transition;
   const words = `${type} ${event.sandboxId} of ${event.tenant}`;
   if (transition === undefined) return words;

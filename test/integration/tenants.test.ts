@@ -289,8 +289,8 @@ describe.skipIf(engineObstacle !== undefined)(`tenants (${engineObstacle ?? "eng
     await sleep(4_000);
     const after = await usage();
     const [large = 0, little = 0] = after.map((usec, index) => usec - (before[index] ?? 0));
-    // six times as much, but for what the scheduler rounds
-    expect(large / little).toBeGreaterThan(3);
+    // six times as much, but for what the scheduler rounds and what else runs on the host; without weights it would be 1
+    expect(large / little).toBeGreaterThan(2);
   });
 
   test("the next life of the daemon knows the same numbers, and goes on holding them", async () => {

@@ -168,6 +168,7 @@ static void check_ioctls(void) {
     {"FS_IOC_SETFLAGS", 0x40086602},  {"FS_IOC32_SETFLAGS", 0x40046602}, {"FS_IOC_FSSETXATTR", 0x401c5820},
     {"TIOCSTI", 0x5412},              {"TIOCLINUX", 0x541c},             {"TIOCCONS", 0x541d},
     {"TIOCSETD", 0x5423},             {"BTRFS_SUBVOL_CREATE", 0x5000940e}, {"BTRFS_SNAP_CREATE_V2", 0x50009417},
+    {"BTRFS_SNAP_CREATE", 0x50009401}, {"BTRFS_SUBVOL_CREATE_V2", 0x50009418}, {"BTRFS_SUBVOL_SETFLAGS", 0x4008941a},
     {"SIOCSIFADDR-bridge", 0x89a0},
   };
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {

@@ -12,7 +12,7 @@ export interface Space {
   readonly name: string;
   /** Of everything in it: a tenant's. */
   readonly uid: number;
-  /** Of its project quota, where the backend has those: nobody else's ever. */
+  /** Of its project quota, where the backend has those: nobody else's ever. 1 to 2^31 - 2; that and 2^31 is of its snapshots. */
   readonly projectId: number;
   readonly limits: SpaceLimits;
 }
