@@ -141,9 +141,11 @@ async function sourceOf(daemon: { readonly cgroupParent: string }, containerId: 
 
 const writes = 300;
 const writeBytes = 4_096;
+/** After that the disk has what was written. */
+const fillMs = 5_000;
 
 /**
- * Synced writes into a tenant's workspace while another tenant's is full and written to all the time, against the same writes
+ * Synced writes into a tenant's workspace while another tenant's is full and its programs go on trying to write, against the same writes
  * when nobody else is there.
  */
 async function measureNeighbour(): Promise<Result> {
@@ -180,13 +182,10 @@ async function measureNeighbour(): Promise<Result> {
     try {
       write();
       const baseline = write();
-      await use(
-        "filler",
-        "filler",
-        "full",
-        "while :; do dd if=/dev/zero of=big bs=64k 2>/dev/null; rm big; done",
-      );
-      await sleep(3_000);
+      // the disk is everybody's while it is being filled: what bounds that is block_io
+      const refill = "while :; do dd if=/dev/zero of=more bs=64k 2>/dev/null; done";
+      await use("filler", "filler", "full", `dd if=/dev/zero of=big bs=64k; fsync big; ${refill}`);
+      await sleep(fillMs);
       const values = write();
       const goal = { of: "ratio", atMost: 2 } as const;
       return resultOf({

@@ -45,6 +45,8 @@ export interface WorkspaceParts {
   capacity(): WorkspaceSpace | undefined;
   /** What keeps new ones, or why nothing does. */
   choice(): Choice | undefined;
+  /** Names of spaces on disk that no workspace is of. */
+  strangers(): Promise<readonly string[]>;
   /** What each backend lacks here. */
   probe(): ReturnType<typeof probeAll>;
   /** Which backups fail, and why. Undefined if there are none. */
@@ -145,6 +147,10 @@ export function createWorkspaceParts(options: WorkspacePartsOptions): WorkspaceP
     workspaceRepository,
     capacity,
     choice: backends.choice,
+    async strangers() {
+      const choice = backends.choice();
+      return choice !== undefined && "backend" in choice ? workspaces.strangers(choice.backend) : [];
+    },
     probe: () => probeAll({ directory, run: runTool }),
     backupProblems: () => backups?.problems(),
     async close() {

@@ -73,6 +73,8 @@ export interface Workspaces {
   resume(): Promise<void>;
   /** Tries again what could not be done. */
   look(): Promise<void>;
+  /** Names of spaces of a backend that no record is of: of a state that was lost, or a power cut. They are left alone. */
+  strangers(backend: Backend): Promise<readonly string[]>;
   /** Begins nothing more by itself. */
   close(): void;
 }
@@ -119,13 +121,11 @@ export function createWorkspaces(options: WorkspacesOptions): Workspaces {
   /** Makes it, or removes what was made of it. */
   async function make(record: WorkspaceRecord): Promise<WorkspaceRecord> {
     try {
-      // the intent is on disk before anything that lasts is made
-      await repository.durable();
       const backend = await backends.of(record.backend);
-      await backend.create(spaceOf(record));
-      await sidecars.write({ ...record, state: "READY" });
+      // beside each other: what power goes out under, before the intent is on disk, is an empty space that `strangers` tells of
+      await Promise.all([repository.durable(), backend.create(spaceOf(record))]);
       const made = changed(record, "READY");
-      await repository.durable();
+      await Promise.all([repository.durable(), sidecars.write(made)]);
       return made;
     } catch (error) {
       await erase(changed(record, "DELETING", messageOf(error))).catch(() => undefined);
@@ -344,6 +344,11 @@ export function createWorkspaces(options: WorkspacesOptions): Workspaces {
           log.warn({ workspace: id, err: messageOf(error) }, "workspace is not as it should be"),
         );
       }
+    },
+
+    async strangers(backend) {
+      const known = new Set(repository.all().map((record) => spaceOf(record).name));
+      return (await backend.list()).filter((name) => !known.has(name));
     },
 
     close() {

@@ -47,6 +47,8 @@ export function groupFinding(problem: string | undefined): Finding {
 export interface WorkspaceFacts {
   /** The backend that keeps new ones, or why there is none; undefined before it was looked for. */
   choice(): { readonly backend: { readonly kind: string } } | { readonly obstacle: string } | undefined;
+  /** Names of spaces on disk that no workspace is of. */
+  strangers(): Promise<readonly string[]>;
   /** What each backend lacks here. */
   probe(): Promise<readonly { readonly kind: string; readonly obstacle: string | undefined }[]>;
   /** Which backups fail; undefined if there are none. */
@@ -54,7 +56,10 @@ export interface WorkspaceFacts {
 }
 
 /** Whether workspaces can be kept within their limits, what by, and what keeps the other backends from it. */
-export async function workspaceFinding({ choice, probe }: WorkspaceFacts, wanted: string): Promise<Finding> {
+export async function workspaceFinding(
+  { choice, probe, strangers }: WorkspaceFacts,
+  wanted: string,
+): Promise<Finding> {
   const name = "workspaces";
   const now = choice();
   if (wanted === "none") return ok(name, "the configuration asks for none: [workspaces] backend");
@@ -63,6 +68,14 @@ export async function workspaceFinding({ choice, probe }: WorkspaceFacts, wanted
   );
   if (now === undefined) return unknown(name, "it is being found out what can keep them", "check again");
   if ("backend" in now) {
+    const unknownSpaces = await strangers();
+    if (unknownSpaces.length > 0) {
+      return warning(
+        name,
+        `${unknownSpaces.length} spaces on disk are of no workspace: ${unknownSpaces.slice(0, 5).join(", ")}`,
+        "they are left alone; look what is in them, and remove them by hand: see docs/workspaces.md",
+      );
+    }
     const others = lacking.length === 0 ? "" : `; others cannot be used here: ${lacking.join("; ")}`;
     return ok(name, `kept within their limits by ${now.backend.kind}${others}`);
   }

@@ -1,6 +1,6 @@
 // A file that holds an ext4 file system of a given size: how large it can be made, and what it was made to hold.
 
-import { open, rm, stat } from "node:fs/promises";
+import { open, rm, stat, truncate, writeFile } from "node:fs/promises";
 import type { Waiting } from "../../engine/runtime.ts";
 import type { SpaceLimits, SpaceUsage } from "./backend.ts";
 import { unenforceable } from "./failing.ts";
@@ -92,11 +92,17 @@ export async function makeImage(
   const waiting = signal === undefined ? {} : { signal };
   await rm(path, { force: true });
   try {
-    await run("fallocate", ["-l", String(limits.bytes), path], waiting);
-    await run("mkfs.ext4", [...mkfsArguments(limits, from), path], {
-      ...waiting,
-      ...(from === undefined ? {} : { timeoutMs: fillMs }),
-    });
+    await writeFile(path, "", { mode: 0o600 });
+    await truncate(path, limits.bytes);
+    // reserving blocks changes none that were written, so that neither waits for the other
+    const made = await Promise.allSettled([
+      run("fallocate", ["-l", String(limits.bytes), path], waiting),
+      run("mkfs.ext4", [...mkfsArguments(limits, from), path], {
+        ...waiting,
+        ...(from === undefined ? {} : { timeoutMs: fillMs }),
+      }),
+    ]);
+    for (const outcome of made) if (outcome.status === "rejected") throw outcome.reason;
     await assertHolds(path, limits);
   } catch (error) {
     await rm(path, { force: true });
