@@ -16,10 +16,12 @@ import {
   type LimitRules,
   type LimitsRequest,
 } from "./limits.ts";
-import { promisedOf, spaceOf, type WorkspaceRecord, type WorkspaceState } from "./record.ts";
+import { promisedOf, spaceOf, type WorkspaceRecord } from "./record.ts";
 import type { WorkspaceRepository } from "./repository.ts";
 import type { WorkspaceRoom } from "./room.ts";
 import type { Sidecars } from "./sidecars.ts";
+import { createSteps } from "./steps.ts";
+import { assertUsable, checkGeneration, notFound, taken, unlessAborted } from "./subject.ts";
 
 interface Waiting {
   /** Aborting ends the waiting; what was accepted goes on. */
@@ -96,8 +98,9 @@ export interface WorkspacesOptions {
 export function createWorkspaces(options: WorkspacesOptions): Workspaces {
   const { repository, backends, sidecars, room, tenants, rules, log } = options;
   const queues = createQueues();
+  const { make, erase, mounted, finished, changed } = createSteps(options);
   /** Creations under way, by instance. */
-  const making = new Map<string, Promise<WorkspaceRecord>>();
+  const beingMade = new Map<string, Promise<WorkspaceRecord>>();
   /** What goes on with those that nothing can start with. */
   const busy = new Map<string, string>();
   let isClosed = false;
@@ -111,75 +114,6 @@ export function createWorkspaces(options: WorkspacesOptions): Workspaces {
   const sandboxesOf = (id: string) =>
     options.sandboxes().filter(({ spec }) => spec.workspace?.workspaceId === id);
   const isInUse = (id: string) => sandboxesOf(id).some(options.holdsProcesses);
-
-  function changed(record: WorkspaceRecord, state: WorkspaceState, message = ""): WorkspaceRecord {
-    const next = { ...record, state, message };
-    repository.put(next, "WORKSPACE_STATE_CHANGED");
-    return next;
-  }
-
-  /** Makes it, or removes what was made of it. */
-  async function make(record: WorkspaceRecord): Promise<WorkspaceRecord> {
-    try {
-      const backend = await backends.of(record.backend);
-      // beside each other: what power goes out under, before the intent is on disk, is an empty space that `strangers` tells of
-      await Promise.all([repository.durable(), backend.create(spaceOf(record))]);
-      const made = changed(record, "READY");
-      await Promise.all([repository.durable(), sidecars.write(made)]);
-      return made;
-    } catch (error) {
-      await erase(changed(record, "DELETING", messageOf(error))).catch(() => undefined);
-      throw error;
-    }
-  }
-
-  /** Files first, then what tells of them: a workspace is forgotten only once nothing of it is left. */
-  async function erase(record: WorkspaceRecord): Promise<void> {
-    try {
-      await repository.durable();
-      const backend = await backends.of(record.backend);
-      await backend.remove(spaceOf(record));
-      await sidecars.remove(record);
-    } catch (error) {
-      const message = messageOf(error);
-      log.warn({ workspace: record.id, err: message }, "workspace cannot be removed; it is tried again");
-      if (record.message !== message) changed(record, "DELETING", message);
-      throw error;
-    }
-    repository.remove({ ...record, state: "DELETED", message: "" });
-    await repository.durable();
-  }
-
-  /** Whether it can be mounted, told as its state. */
-  async function mounted(record: WorkspaceRecord) {
-    try {
-      const backend = await backends.of(record.backend);
-      const found = await backend.ready(spaceOf(record));
-      if (record.state === "UNAVAILABLE") changed(record, "READY");
-      return found;
-    } catch (error) {
-      const message = messageOf(error);
-      if (record.state !== "UNAVAILABLE" || record.message !== message) {
-        log.warn({ workspace: record.id, err: message }, "workspace cannot be used");
-        changed(record, "UNAVAILABLE", message);
-      }
-      throw new SandboxdError(
-        "WORKSPACE_UNAVAILABLE",
-        `workspace "${record.id}" cannot be used: ${message}`,
-        {
-          hint: "CheckHost says what the host lacks; it is tried again every 30 s",
-          cause: error,
-        },
-      );
-    }
-  }
-
-  function assertUsable({ id, state, message }: WorkspaceRecord): void {
-    if (state === "READY") return;
-    const reason = state === "UNAVAILABLE" ? "WORKSPACE_UNAVAILABLE" : "INVALID_STATE";
-    const why = message === "" ? "" : `: ${message}`;
-    throw new SandboxdError(reason, `workspace "${id}" is ${state}${why}`, { metadata: { state } });
-  }
 
   /** One that may get sandboxes. One of another tenant is as if it were not there. */
   function ofTenant(id: string, tenant: string): WorkspaceRecord {
@@ -204,6 +138,19 @@ export function createWorkspaces(options: WorkspacesOptions): Workspaces {
     });
   };
 
+  /** Resolves once it is made: now, where a daemon that was killed had begun it. */
+  function made(record: WorkspaceRecord): Promise<WorkspaceRecord> {
+    const making = queues.run(record.id, async () => {
+      const now = get(record.id);
+      if (now.instance !== record.instance) throw notFound(record.id);
+      return now.state === "CREATING" ? make(now) : now;
+    });
+    beingMade.set(record.instance, making);
+    const forget = () => void beingMade.delete(record.instance);
+    making.then(forget, forget);
+    return making;
+  }
+
   const queued = (id: string, step: (record: WorkspaceRecord) => Promise<unknown>) =>
     queues.run(id, async () => {
       const record = repository.get(id);
@@ -223,7 +170,7 @@ export function createWorkspaces(options: WorkspacesOptions): Workspaces {
       const existing = asked === "" ? undefined : repository.get(asked);
       if (existing !== undefined) {
         if (existing.requestHash !== requestHash || existing.state === "DELETING") throw taken(asked);
-        return unlessAborted(making.get(existing.instance) ?? Promise.resolve(existing), signal);
+        return unlessAborted(beingMade.get(existing.instance) ?? made(existing), signal);
       }
       tenants.assertOpen(tenant);
       const limits = effectiveLimits(request, rules(), backend);
@@ -245,11 +192,7 @@ export function createWorkspaces(options: WorkspacesOptions): Workspaces {
         message: "",
         snapshots: [],
       }));
-      const made = queues.run(record.id, () => make(record));
-      making.set(record.instance, made);
-      const forget = () => void making.delete(record.instance);
-      made.then(forget, forget);
-      return unlessAborted(made, signal);
+      return unlessAborted(made(record), signal);
     },
 
     update({ id, limits: change, clearsSoft, labels, generation }) {
@@ -376,53 +319,4 @@ export function createWorkspaces(options: WorkspacesOptions): Workspaces {
       log.warn({ workspace: record.id }, "workspace taken back; the daemon's state did not know it");
     }
   }
-
-  /** Snapshots that were begun and not completed go; a restore that was begun is completed. */
-  async function finished(record: WorkspaceRecord): Promise<WorkspaceRecord> {
-    const { restoring, ...rest } = record;
-    const torn = record.snapshots.filter(({ isComplete }) => !isComplete);
-    if (restoring === undefined && torn.length === 0) return record;
-    const backend = await backends.of(record.backend);
-    if (restoring !== undefined) await backend.restore(spaceOf(record), restoring);
-    for (const { id } of torn) await backend.removeSnapshot(spaceOf(record), id);
-    const next = { ...rest, snapshots: record.snapshots.filter(({ isComplete }) => isComplete) };
-    repository.note(next);
-    return next;
-  }
-}
-
-/** Waits no longer than its caller does. */
-function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  if (signal === undefined) return promise;
-  return new Promise((resolve, reject) => {
-    const onAbort = () => reject(signal.reason);
-    signal.addEventListener("abort", onAbort, { once: true });
-    if (signal.aborted) onAbort();
-    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", onAbort));
-  });
-}
-
-function checkGeneration({ id, generation: present }: WorkspaceRecord, given: number | undefined): void {
-  if (given === undefined || given === present) return;
-  throw new SandboxdError(
-    "GENERATION_MISMATCH",
-    `workspace "${id}" has generation ${present}, not ${given}`,
-    {
-      hint: "get it again and decide anew",
-      metadata: { workspace_id: id, generation: String(present) },
-    },
-  );
-}
-
-function notFound(id: string): SandboxdError {
-  return new SandboxdError("WORKSPACE_NOT_FOUND", `there is no workspace "${id}"`, {
-    metadata: { workspace_id: id },
-  });
-}
-
-function taken(id: string): SandboxdError {
-  return new SandboxdError("WORKSPACE_ALREADY_EXISTS", `workspace_id "${id}" is in use by another request`, {
-    hint: "use another id, or delete that workspace first",
-    metadata: { workspace_id: id },
-  });
 }

@@ -11,7 +11,7 @@ import type { Backend, Space } from "./backend.ts";
 import { openBtrfsQuota } from "./btrfs-quota.ts";
 import { failing, isGone, unavailable, unenforceable } from "./failing.ts";
 import { assertName, type Home, makeOwn, passMode } from "./home.ts";
-import { contentName, identityOf, makeLayout } from "./layout.ts";
+import { contentName, identityOf, makeLayout, persist } from "./layout.ts";
 import type { RunTool } from "./tool.ts";
 
 export interface BtrfsOptions {
@@ -94,6 +94,8 @@ export async function createBtrfs({ home, run }: BtrfsOptions): Promise<Backend>
     try {
       if (isNew) ids.set(space.name, await quota.create(content, waiting));
       await hold(space, waiting);
+      // a new subvolume has the whole transaction committed, its limit included
+      if (isNew) await persist(home.folderOf(space.name));
     } catch (error) {
       // what cannot be removed now is found by `list`
       if (isNew) await remove(space).catch(() => {});

@@ -1,6 +1,6 @@
-// What is in every workspace from its beginning, and what of it a sandbox sees as the root of its mount.
+// What is in every workspace from its beginning, what of it a sandbox sees as the root of its mount, and that it lasts.
 
-import { chown, mkdir, stat } from "node:fs/promises";
+import { chown, mkdir, open, stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { FileIdentity } from "./backend.ts";
 
@@ -32,4 +32,14 @@ export async function makeLayout(folder: string, uid: number): Promise<void> {
 export async function identityOf(path: string): Promise<FileIdentity> {
   const { dev, ino } = await stat(path);
   return { device: dev, inode: ino };
+}
+
+/** Has a file, or what was made and renamed in a directory, survive a power cut. */
+export async function persist(path: string): Promise<void> {
+  const handle = await open(path);
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
 }

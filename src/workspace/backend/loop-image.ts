@@ -8,7 +8,7 @@ import type { Backend, Space } from "./backend.ts";
 import { heldOf, imageLimits, makeImage, readImageLimits } from "./ext4-image.ts";
 import { failing, isGone, unavailable, unenforceable } from "./failing.ts";
 import { assertName, type Home } from "./home.ts";
-import { contentName, identityOf, makeLayout } from "./layout.ts";
+import { contentName, identityOf, makeLayout, persist } from "./layout.ts";
 import { createLoopMounts } from "./loop-mounts.ts";
 import { isWithin, mounts } from "./mount-table.ts";
 import { type RunTool, ToolError } from "./tool.ts";
@@ -337,14 +337,4 @@ async function exists(path: string): Promise<boolean> {
 
 function assertGone(error: unknown): void {
   if (!isGone(error)) throw error;
-}
-
-/** Has a file, or what was renamed in a directory, survive a power cut. */
-async function persist(path: string): Promise<void> {
-  const handle = await open(path);
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
 }

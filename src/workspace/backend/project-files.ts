@@ -1,6 +1,6 @@
 // Directories of a backend, of which some may not be there, or only half.
 
-import { lstat, open, readdir, rename } from "node:fs/promises";
+import { lstat, readdir, rename } from "node:fs/promises";
 import { isGone } from "./failing.ts";
 
 export async function isDirectory(path: string): Promise<boolean> {
@@ -28,15 +28,5 @@ export async function move(from: string, to: string): Promise<void> {
     await rename(from, to);
   } catch (error) {
     if (!isGone(error)) throw error;
-  }
-}
-
-/** Has what was made and renamed in it survive a power cut. */
-export async function persist(directory: string): Promise<void> {
-  const handle = await open(directory);
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
   }
 }

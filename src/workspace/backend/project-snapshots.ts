@@ -7,7 +7,8 @@ import type { Waiting } from "../../engine/runtime.ts";
 import type { Space, SpaceUsage } from "./backend.ts";
 import { unavailable } from "./failing.ts";
 import { assertName, type Home, makeOwn } from "./home.ts";
-import { isDirectory, move, namesIn, persist } from "./project-files.ts";
+import { persist } from "./layout.ts";
+import { isDirectory, move, namesIn } from "./project-files.ts";
 import { type Amounts, idOf, type ProjectLimits, snapshotIdOf, withInodes } from "./project-limits.ts";
 import type { Trees } from "./project-trees.ts";
 

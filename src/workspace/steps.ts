@@ -1,0 +1,104 @@
+// What is done to one workspace at its backend, and told as its state. Each step is the only one of its workspace.
+
+import { messageOf, SandboxdError } from "../errors.ts";
+import type { Log } from "../observe/log.ts";
+import type { FileIdentity } from "./backend/backend.ts";
+import type { Backends } from "./backends.ts";
+import { spaceOf, type WorkspaceRecord, type WorkspaceState } from "./record.ts";
+import type { WorkspaceRepository } from "./repository.ts";
+import type { Sidecars } from "./sidecars.ts";
+
+export interface Steps {
+  /** Writes that it is in another state, and why. */
+  changed(record: WorkspaceRecord, state: WorkspaceState, message?: string): WorkspaceRecord;
+  /** Makes it, or removes what was made of it. */
+  make(record: WorkspaceRecord): Promise<WorkspaceRecord>;
+  /** Files first, then what tells of them: a workspace is forgotten only once nothing of it is left. */
+  erase(record: WorkspaceRecord): Promise<void>;
+  /** Has it there to be mounted. What comes of it is its state. */
+  mounted(record: WorkspaceRecord): Promise<{ readonly path: string; readonly identity: FileIdentity }>;
+  /** Snapshots that were begun and not completed go; a restore that was begun is completed. */
+  finished(record: WorkspaceRecord): Promise<WorkspaceRecord>;
+}
+
+export interface StepsOptions {
+  readonly repository: WorkspaceRepository;
+  readonly backends: Backends;
+  readonly sidecars: Sidecars;
+  readonly log: Log;
+}
+
+export function createSteps({ repository, backends, sidecars, log }: StepsOptions): Steps {
+  function changed(record: WorkspaceRecord, state: WorkspaceState, message = ""): WorkspaceRecord {
+    const next = { ...record, state, message };
+    repository.put(next, "WORKSPACE_STATE_CHANGED");
+    return next;
+  }
+
+  async function make(record: WorkspaceRecord): Promise<WorkspaceRecord> {
+    try {
+      const backend = await backends.of(record.backend);
+      // beside each other: what power goes out under, before the intent is on disk, is an empty space that `strangers` tells of
+      await Promise.all([repository.durable(), backend.create(spaceOf(record))]);
+      const made = changed(record, "READY");
+      await Promise.all([repository.durable(), sidecars.write(made)]);
+      return made;
+    } catch (error) {
+      await erase(changed(record, "DELETING", messageOf(error))).catch(() => undefined);
+      throw error;
+    }
+  }
+
+  async function erase(record: WorkspaceRecord): Promise<void> {
+    try {
+      await repository.durable();
+      const backend = await backends.of(record.backend);
+      await backend.remove(spaceOf(record));
+      await sidecars.remove(record);
+    } catch (error) {
+      const message = messageOf(error);
+      log.warn({ workspace: record.id, err: message }, "workspace cannot be removed; it is tried again");
+      if (record.message !== message) changed(record, "DELETING", message);
+      throw error;
+    }
+    repository.remove({ ...record, state: "DELETED", message: "" });
+    await repository.durable();
+  }
+
+  async function mounted(record: WorkspaceRecord) {
+    try {
+      const backend = await backends.of(record.backend);
+      const found = await backend.ready(spaceOf(record));
+      if (record.state === "UNAVAILABLE") changed(record, "READY");
+      return found;
+    } catch (error) {
+      const message = messageOf(error);
+      if (record.state !== "UNAVAILABLE" || record.message !== message) {
+        log.warn({ workspace: record.id, err: message }, "workspace cannot be used");
+        changed(record, "UNAVAILABLE", message);
+      }
+      throw new SandboxdError(
+        "WORKSPACE_UNAVAILABLE",
+        `workspace "${record.id}" cannot be used: ${message}`,
+        {
+          hint: "CheckHost says what the host lacks; it is tried again every 30 s",
+          cause: error,
+        },
+      );
+    }
+  }
+
+  async function finished(record: WorkspaceRecord): Promise<WorkspaceRecord> {
+    const { restoring, ...rest } = record;
+    const torn = record.snapshots.filter(({ isComplete }) => !isComplete);
+    if (restoring === undefined && torn.length === 0) return record;
+    const backend = await backends.of(record.backend);
+    if (restoring !== undefined) await backend.restore(spaceOf(record), restoring);
+    for (const { id } of torn) await backend.removeSnapshot(spaceOf(record), id);
+    const next = { ...rest, snapshots: record.snapshots.filter(({ isComplete }) => isComplete) };
+    repository.note(next);
+    return next;
+  }
+
+  return { changed, make, erase, mounted, finished };
+}
