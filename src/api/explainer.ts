@@ -3,10 +3,12 @@
 import type { Host } from "../host/host.ts";
 import type { Sampler } from "../monitor/sampler-loop.ts";
 import type { Clock } from "../sandbox/clock.ts";
-import { type Explanation, explain, type Total } from "../sandbox/explain.ts";
+import { type Explanation, explain, type Total, type WorkspaceRoom } from "../sandbox/explain.ts";
 import type { SandboxRecord } from "../sandbox/record.ts";
 import type { Groups } from "../tenant/groups.ts";
 import type { Tenants } from "../tenant/tenants.ts";
+import type { WorkspaceRepository } from "../workspace/repository.ts";
+import type { UsageWatch } from "../workspace/usage-watch.ts";
 
 const windowMs = 60_000;
 
@@ -16,6 +18,8 @@ export interface ExplainerOptions {
   readonly clock: Clock;
   readonly tenants: Pick<Tenants, "get">;
   readonly groups: Pick<Groups, "read">;
+  readonly workspaces: Pick<WorkspaceRepository, "get">;
+  readonly usageWatch: Pick<UsageWatch, "usage">;
   readonly idleSinceMs: (id: string) => number | undefined;
   /** The record with what is known of the sandbox since its last event. */
   readonly current: (record: SandboxRecord) => SandboxRecord;
@@ -27,6 +31,8 @@ export function createExplainer({
   clock,
   tenants,
   groups,
+  workspaces,
+  usageWatch,
   idleSinceMs,
   current,
 }: ExplainerOptions): (record: SandboxRecord) => Explanation {
@@ -40,7 +46,17 @@ export function createExplainer({
     return [{ whose, memoryBytes, memoryLimitBytes: limits.memoryBytes, pids, pidsLimit: limits.pids }];
   }
 
+  function workspaceOf({ spec }: SandboxRecord): WorkspaceRoom | undefined {
+    const workspace = spec.workspace && workspaces.get(spec.workspace.workspaceId);
+    if (workspace === undefined) return undefined;
+    const usage = usageWatch.usage(workspace);
+    if (usage === undefined) return undefined;
+    const { bytes: limitBytes, inodes: limitInodes } = workspace.limits;
+    return { id: workspace.id, bytes: usage.bytes, limitBytes, inodes: usage.inodes, limitInodes };
+  }
+
   return (record) => {
+    const workspace = workspaceOf(record);
     const window = sampler.history(record.id)?.summary(performance.now() - windowMs);
     const problems = host.conditions().filter(({ active }) => active);
     const idleMs = idleSinceMs(record.id);
@@ -49,6 +65,7 @@ export function createExplainer({
       totals: totalsOf(record),
       hostProblems: problems.map(({ type, message }) => `${type}: ${message}`),
       ...(window === undefined ? {} : { window }),
+      ...(workspace === undefined ? {} : { workspace }),
       ...(idleMs === undefined ? {} : { idleSinceMs: idleMs }),
     });
   };

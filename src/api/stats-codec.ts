@@ -28,6 +28,8 @@ export function usageOf({ timeMs, runningMs, memoryByteSeconds, ...usage }: Mete
     blockWriteBytes: big(usage.blockWriteBytes),
     runningTime: durationOf(Math.round(runningMs)),
     diskByteSeconds: usage.diskByteSeconds ?? 0,
+    networkReceiveBytes: big(usage.networkReceiveBytes ?? 0),
+    networkTransmitBytes: big(usage.networkTransmitBytes ?? 0),
   };
 }
 

@@ -24,6 +24,8 @@ export interface Circumstances {
   readonly idleSinceMs?: number;
   /** What it shares with others, while it runs. */
   readonly totals?: readonly Total[];
+  /** What its workspace holds, if it has one and that was read. */
+  readonly workspace?: WorkspaceRoom;
   /** Why no sandbox can be started or looked at now: the host's conditions in words. */
   readonly hostProblems: readonly string[];
 }
@@ -39,10 +41,21 @@ export interface Total {
   readonly pidsLimit: number | undefined;
 }
 
+export interface WorkspaceRoom {
+  readonly id: string;
+  readonly bytes: number;
+  readonly limitBytes: number;
+  /** Undefined where they are not counted. */
+  readonly inodes: number | undefined;
+  readonly limitInodes: number | undefined;
+}
+
 /** From this share of periods on, being held back is worth telling. */
 const tellingThrottle = 0.1;
 /** From this share of its limit on, memory is worth telling. */
 const tellingMemory = 0.9;
+/** The same of a workspace, which is meant to be filled. */
+const tellingDisk = 0.95;
 
 export function explain(record: SandboxRecord, around: Circumstances): Explanation {
   const findings = [
@@ -50,6 +63,7 @@ export function explain(record: SandboxRecord, around: Circumstances): Explanati
     ...ofExit(record),
     ...ofWork(record, around),
     ...ofTotals(record, around),
+    ...ofWorkspace(around),
     ...ofTime(record, around),
   ];
   return { summary: summaryOf(record, findings), findings };
@@ -209,6 +223,25 @@ function ofTotals({ state }: SandboxRecord, { totals = [] }: Circumstances): rea
     }
     return found;
   });
+}
+
+function ofWorkspace({ workspace }: Circumstances): readonly Finding[] {
+  if (workspace === undefined) return [];
+  const { id, bytes, limitBytes, inodes = 0, limitInodes = Number.POSITIVE_INFINITY } = workspace;
+  const what =
+    bytes >= tellingDisk * limitBytes
+      ? `${bytes} of its ${limitBytes} bytes`
+      : inodes >= tellingDisk * limitInodes
+        ? `${inodes} of its ${limitInodes} files`
+        : undefined;
+  if (what === undefined) return [];
+  return [
+    {
+      kind: "workspace_full",
+      message: `workspace "${id}" holds ${what}: writes to /workspace fail with "no space left" or "quota exceeded"`,
+      hint: "remove what is not needed, or raise its limits with UpdateWorkspace",
+    },
+  ];
 }
 
 function ofTime(record: SandboxRecord, { nowMs, idleSinceMs }: Circumstances): readonly Finding[] {

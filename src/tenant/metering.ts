@@ -17,6 +17,9 @@ export interface Usage {
   readonly blockReadBytes: number;
   readonly blockWriteBytes: number;
   readonly runningMs: number;
+  /** Absent in sums of earlier releases. */
+  readonly networkReceiveBytes?: number;
+  readonly networkTransmitBytes?: number;
   /** Of a tenant's workspaces and snapshots: what is promised to them. Absent of sandboxes, and in sums of earlier releases. */
   readonly diskByteSeconds?: number;
 }
@@ -75,6 +78,8 @@ interface RunReading {
   readonly cpuUsageUsec: number;
   readonly blockReadBytes: number;
   readonly blockWriteBytes: number;
+  readonly networkReceiveBytes?: number;
+  readonly networkTransmitBytes?: number;
   readonly steadyMs: number;
 }
 
@@ -198,6 +203,8 @@ function plus(one: Usage, other: Usage): Usage {
     blockReadBytes: one.blockReadBytes + other.blockReadBytes,
     blockWriteBytes: one.blockWriteBytes + other.blockWriteBytes,
     runningMs: one.runningMs + other.runningMs,
+    networkReceiveBytes: (one.networkReceiveBytes ?? 0) + (other.networkReceiveBytes ?? 0),
+    networkTransmitBytes: (one.networkTransmitBytes ?? 0) + (other.networkTransmitBytes ?? 0),
     ...(one.diskByteSeconds === undefined && other.diskByteSeconds === undefined
       ? {}
       : { diskByteSeconds: (one.diskByteSeconds ?? 0) + (other.diskByteSeconds ?? 0) }),
@@ -211,7 +218,7 @@ function plus(one: Usage, other: Usage): Usage {
 function advanced(
   meter: Meter | undefined,
   { tenant, containerId, startedAtMs }: SandboxRecord,
-  { cpu, memory, blockIo, wallMs }: SandboxSample,
+  { cpu, memory, blockIo, network, wallMs }: SandboxSample,
   steadyMs: number,
 ): Meter {
   const run: RunReading = {
@@ -219,13 +226,15 @@ function advanced(
     cpuUsageUsec: cpu.usageUsec,
     blockReadBytes: blockIo?.readBytes ?? 0,
     blockWriteBytes: blockIo?.writeBytes ?? 0,
+    networkReceiveBytes: network?.rxBytes ?? 0,
+    networkTransmitBytes: network?.txBytes ?? 0,
     steadyMs,
   };
   const last = meter?.run?.key === run.key ? meter.run : undefined;
-  const since = (key: "cpuUsageUsec" | "blockReadBytes" | "blockWriteBytes") => {
-    const before = last?.[key] ?? 0;
+  const since = (key: Exclude<keyof RunReading, "key" | "steadyMs">) => {
+    const [before, now] = [last?.[key] ?? 0, run[key] ?? 0];
     // a counter that fell has begun anew
-    return run[key] < before ? run[key] : run[key] - before;
+    return now < before ? now : now - before;
   };
   const passedMs = last === undefined ? 0 : Math.max(0, steadyMs - last.steadyMs);
   const used: Usage = {
@@ -233,6 +242,8 @@ function advanced(
     memoryByteSeconds: (memory.usageBytes * passedMs) / 1_000,
     blockReadBytes: since("blockReadBytes"),
     blockWriteBytes: since("blockWriteBytes"),
+    networkReceiveBytes: since("networkReceiveBytes"),
+    networkTransmitBytes: since("networkTransmitBytes"),
     runningMs: passedMs,
   };
   return { tenant, usage: plus(meter?.usage ?? nothing, used), timeMs: wallMs, run };

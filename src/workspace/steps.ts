@@ -44,7 +44,11 @@ export function createSteps({ repository, backends, sidecars, log }: StepsOption
       await Promise.all([repository.durable(), sidecars.write(made)]);
       return made;
     } catch (error) {
-      await erase(changed(record, "DELETING", messageOf(error))).catch(() => undefined);
+      try {
+        await erase(changed(record, "DELETING", messageOf(error)));
+      } catch {
+        // it is tried again; why it could not be made tells more
+      }
       throw error;
     }
   }

@@ -301,10 +301,12 @@ export function createWorkspaces(options: WorkspacesOptions): Workspaces {
     async look() {
       for (const { id, state } of repository.all()) {
         if (isClosed) return;
-        if (state !== "UNAVAILABLE" && state !== "DELETING") continue;
+        if (state === "READY") continue;
         await queued(id, async (record) => {
           if (record.state === "DELETING") await erase(record);
           if (record.state === "UNAVAILABLE") await mounted(record);
+          // one that could neither be made nor given up, as the state could not be written
+          if (record.state === "CREATING" && !beingMade.has(record.instance)) await make(record);
         }).catch(() => undefined);
       }
     },

@@ -28,7 +28,11 @@ const programs = ["mkfs.ext4", "mkfs.btrfs", "btrfs", "fsfreeze"];
 export const fileSystemObstacle = obstacle();
 
 /** Makes one in a file that takes no more room than what is written to it. Close it in every case. */
-export function openFileSystem(type: "btrfs" | "ext4", bytes = 1024 ** 3): FileSystem {
+export function openFileSystem(
+  type: "btrfs" | "ext4",
+  bytes = 1024 ** 3,
+  options: readonly string[] = [],
+): FileSystem {
   const base = mkdtempSync(join(tmpdir(), `${type}-`));
   const [image, directory] = [join(base, "image"), join(base, "root")];
   const close = () => {
@@ -40,7 +44,7 @@ export function openFileSystem(type: "btrfs" | "ext4", bytes = 1024 ** 3): FileS
     writeFileSync(image, "");
     truncateSync(image, bytes);
     execFileSync(`mkfs.${type}`, ["-q", image], { stdio: "pipe" });
-    execFileSync("mount", ["-o", "loop", image, directory], { stdio: "pipe" });
+    execFileSync("mount", ["-o", ["loop", ...options].join(","), image, directory], { stdio: "pipe" });
   } catch (error) {
     close();
     throw error;

@@ -7,8 +7,9 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { QuotaFailureSchema } from "../../gen/google/rpc/error_details_pb.ts";
 import { EventType } from "../../gen/sandboxd/v1/event_pb.ts";
 import { SandboxState } from "../../gen/sandboxd/v1/sandbox_pb.ts";
-import { type Workspace, WorkspaceState } from "../../gen/sandboxd/v1/workspace_pb.ts";
+import { type Workspace, WorkspaceBackend, WorkspaceState } from "../../gen/sandboxd/v1/workspace_pb.ts";
 import { engineObstacle } from "../harness/engine.ts";
+import { type FileSystem, fileSystemObstacle, openFileSystem } from "../harness/file-system.ts";
 import {
   eventually,
   isIn,
@@ -301,6 +302,24 @@ describe.skipIf(engineObstacle !== undefined)(`workspaces (${engineObstacle ?? "
     expect(statSync(join(folder(), "spaces")).uid).toBe(0);
   });
 
+  test("an image changes only while nothing runs with it, and says so; a soft limit of it only warns", async () => {
+    await create("home", { softBytes: size(8) });
+    await run("user", "dd if=/dev/zero of=big bs=1M count=12 2>/dev/null; exec sleep 1000", "home");
+    const grow = () =>
+      host.workspaces.updateWorkspace({ workspaceId: "home", limits: { sizeBytes: size(48) } });
+    const refused = await refusalOf(grow());
+    expect(refused).toMatchObject({ code: "FailedPrecondition", reason: "LIMIT_UNENFORCEABLE" });
+    const { status } = await eventually(
+      "the soft limit",
+      () => get("home"),
+      (now) => now.status?.softLimit !== undefined,
+    );
+    expect(status?.softLimit).toMatchObject({ limits: ["soft_bytes"], enforced: false });
+    await host.sandboxes.deleteSandbox({ sandboxId: "user" });
+    expect((await grow()).workspace?.limits?.sizeBytes).toBe(size(48));
+    expect(await saidBy("after", "stat -c %s big", "home")).toBe(`${12 * mebibyte}\n`);
+  });
+
   test("a sandbox whose workspace cannot be mounted fails with the reason, and starts once it can", async () => {
     await create("home");
     await run("one", sleeping, "home");
@@ -327,3 +346,89 @@ describe.skipIf(engineObstacle !== undefined)(`workspaces (${engineObstacle ?? "
     expect(whereIs(present(sandbox)).state).toBe("RUNNING");
   });
 });
+
+describe.skipIf(engineObstacle !== undefined || fileSystemObstacle !== undefined)(
+  "workspaces on btrfs",
+  () => {
+    let disk: FileSystem;
+    let host: LocalHost;
+    beforeEach(async () => {
+      // the tests' engine has mounts of its own, and is not told of flags that a mount gets later
+      disk = openFileSystem("btrfs", 1_024 ** 3, ["nosuid", "nodev"]);
+      const directory = join(disk.directory, "workspaces");
+      host = await startHost({ config: { workspaces: { backend: "auto", directory, reserve_bytes: 0 } } });
+    });
+    afterEach(async () => {
+      await host?.daemon.cleanup();
+      disk?.close();
+    });
+
+    const script = (text: string) => ({ ...specOf(text), workspace: { workspaceId: "home" } });
+    const create = (limits: object) =>
+      host.workspaces.createWorkspace({
+        workspaceId: "home",
+        tenant,
+        limits: { sizeBytes: size(64), ...limits },
+      });
+    const get = async () => present((await host.workspaces.getWorkspace({ workspaceId: "home" })).workspace);
+
+    test("a soft limit warns, holds after its grace, and is given back; limits and snapshots change under a sandbox", async () => {
+      const { workspace } = await create({ softBytes: size(8), softGrace: { seconds: 2n } });
+      expect(workspace?.status?.backend).toBe(WorkspaceBackend.BTRFS);
+      const dd = "dd if=/dev/urandom bs=1M conv=fsync";
+      const steps = `
+      ${dd} of=first count=12 2>/dev/null; sync first; echo one > tmp/done
+      while ! test -e tmp/go; do sleep 0.2; done
+      ${dd} of=second count=16 2>/tmp/said; grep -o 'quota exceeded' /tmp/said
+      rm -f first second; echo two > tmp/done
+      while ! test -e tmp/again; do sleep 0.2; done
+      ${dd} of=third count=6 2>/dev/null && echo fine; exec sleep 1000`;
+      await host.sandboxes.createSandbox({ sandboxId: "user", tenant, spec: script(steps) });
+      const until = (what: string, isSo: (workspace: Workspace) => boolean) =>
+        eventually(what, get, isSo, 90_000);
+      await until("the warning", ({ status }) => status?.softLimit !== undefined);
+      await host.workspaces.createSnapshot({ workspaceId: "home", snapshotId: "live" });
+      await until("the end of the grace", ({ status }) => status?.softLimit?.enforced === true);
+      const inside = async (command: string) => {
+        const { status } = await host.get("user");
+        const exec = await host.docker
+          .getContainer(present(status).containerId)
+          .exec({ Cmd: ["sh", "-c", command], User: `${status?.uid}:${status?.uid}`, AttachStdout: true });
+        await exec.start({});
+      };
+      await inside("touch /workspace/tmp/go");
+      await eventually(
+        "the refusal",
+        () => host.output("user"),
+        (said) => said.includes("quota exceeded"),
+        90_000,
+      );
+      await until("what was given back", ({ status }) => status?.softLimit === undefined);
+      await inside("touch /workspace/tmp/again");
+      await eventually(
+        "more",
+        () => host.output("user"),
+        (said) => said.includes("fine"),
+        90_000,
+      );
+      const grown = await host.workspaces.updateWorkspace({
+        workspaceId: "home",
+        limits: { sizeBytes: size(80) },
+      });
+      expect(grown.workspace?.limits?.sizeBytes).toBe(size(80));
+      const { events } = await host.events.listEvents({ filter: { tenant }, pageSize: 200 });
+      const kinds = events
+        .filter((event) => event.workspace !== undefined)
+        .map(({ type }) => EventType[type]);
+      expect(kinds.filter((kind) => kind === "WORKSPACE_SOFT_LIMIT")).toHaveLength(3);
+      expect(kinds).toContain("SNAPSHOT_CREATED");
+    }, 300_000);
+
+    test("files cannot be bounded: asking for it is refused, and nothing is left", async () => {
+      const refused = await refusalOf(create({ inodes: 1_000n }));
+      expect(refused).toMatchObject({ code: "FailedPrecondition", reason: "LIMIT_UNENFORCEABLE" });
+      expect(refused.message).toContain("limits.inodes");
+      expect((await host.workspaces.listWorkspaces({})).workspaces).toEqual([]);
+    });
+  },
+);

@@ -33,3 +33,23 @@ test("what others use says nothing of a sandbox that does not run", () => {
   const kinds = explain(record, around({ pidsLimit: 10 })).findings.map(({ kind }) => kind);
   expect(kinds).not.toContain("total_pids_short");
 });
+
+test("a workspace that is nearly full is told with figures, by bytes or by files", () => {
+  const workspace = { id: "home", bytes: 10, limitBytes: 100, inodes: 5, limitInodes: 10 };
+  const kinds = (change: Partial<typeof workspace>) =>
+    explain(recordOf(), {
+      nowMs: 0,
+      hostProblems: [],
+      workspace: { ...workspace, ...change },
+    }).findings.filter(({ kind }) => kind === "workspace_full");
+  expect(kinds({})).toEqual([]);
+  expect(kinds({ bytes: 95 })[0]?.message).toContain('workspace "home" holds 95 of its 100 bytes');
+  expect(kinds({ inodes: 10 })[0]?.message).toContain("10 of its 10 files");
+  const { limitInodes: _, inodes: __, ...uncounted } = workspace;
+  const around = {
+    nowMs: 0,
+    hostProblems: [],
+    workspace: { ...uncounted, inodes: undefined, limitInodes: undefined },
+  };
+  expect(explain(recordOf(), around).findings.map(({ kind }) => kind)).not.toContain("workspace_full");
+});

@@ -301,6 +301,30 @@ describe("the next life of the daemon", () => {
   });
 });
 
+test("a state that cannot be written while one is made keeps nothing of it from being finished later", async () => {
+  const parts = workspaced();
+  const { transact } = parts.store;
+  let isFull = false;
+  Object.assign(parts.store, {
+    transact(change: Parameters<typeof transact>[0]) {
+      if (isFull) throw new SandboxdError("STATE_DISK_FULL", "no space left");
+      return transact(change);
+    },
+  });
+  parts.disk.faults.fail = (verb, when) => {
+    if (verb === "create" && when === "after") isFull = true;
+  };
+  expect(await reasonOf(parts.create("home"))).toBe("STATE_DISK_FULL");
+  expect(parts.repository.get("home")?.state).toBe("CREATING");
+  expect(await reasonOf(parts.create("other"))).toBe("STATE_DISK_FULL");
+  expect(parts.repository.get("other"), "nothing is left of what was not accepted").toBeUndefined();
+  isFull = false;
+  parts.disk.faults.fail = () => undefined;
+  await parts.workspaces.look();
+  expect(parts.repository.get("home")?.state).toBe("READY");
+  expect((await parts.create("home")).state).toBe("READY");
+});
+
 test("a tenant goes only after its workspaces: refused, or with all of them when told", async () => {
   const { create, tenants, repository, disk } = workspaced();
   await create("one");
