@@ -74,10 +74,11 @@ export function createWorkspaceParts(options: WorkspacePartsOptions): WorkspaceP
     rootBytesOf: (tenant) => promisedTo(repository.all().filter((one) => one.tenant === tenant)).diskBytes,
     allocatableBytes,
   });
+  const sidecars = createSidecars(join(directory, "records"));
   const workspaces = createWorkspaces({
     repository: workspaceRepository,
     backends,
-    sidecars: createSidecars(join(directory, "records")),
+    sidecars,
     room,
     tenants,
     sandboxes: () => repository.all(),
@@ -85,7 +86,7 @@ export function createWorkspaceParts(options: WorkspacePartsOptions): WorkspaceP
     rules: () => currentConfig().workspaces,
     log,
   });
-  const snapshots = createSnapshots({ repository: workspaceRepository, workspaces, room });
+  const snapshots = createSnapshots({ repository: workspaceRepository, workspaces, room, sidecars });
   const usageWatch = createUsageWatch({
     repository: workspaceRepository,
     workspaces,

@@ -84,8 +84,7 @@ export function createBackups(options: BackupsOptions): Backups {
       );
     }
     options.onEnd(error === "" ? "ok" : "failed");
-    const now = repository.get(record.id);
-    if (now?.instance === record.instance) repository.note({ ...now, backup: { timeMs, bytes, error } });
+    repository.edit(record, (now) => ({ ...now, backup: { timeMs, bytes, error } }));
   }
 
   /** Resolves to the length of the archive. */

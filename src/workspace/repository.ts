@@ -12,10 +12,16 @@ export interface WorkspaceRepository {
   insert(make: (projectId: number) => WorkspaceRecord): WorkspaceRecord;
   /** Takes one back that the state did not know. */
   adopt(record: WorkspaceRecord): void;
-  /** Writes the record and its event. */
-  put(record: WorkspaceRecord, event: WorkspaceEventType, snapshot?: SnapshotRecord): void;
-  /** Writes the record: of what is told by a later event, or was by an earlier one. */
-  note(record: WorkspaceRecord): void;
+  /**
+   * Changes the record as it is now, which others may have changed since `record` was read, and writes it with its event. Without one it is told by a
+   * later event, or was by an earlier one. What is gone meanwhile stays gone.
+   */
+  edit(
+    record: WorkspaceRecord,
+    change: (now: WorkspaceRecord) => WorkspaceRecord,
+    event?: WorkspaceEventType,
+    snapshot?: SnapshotRecord,
+  ): WorkspaceRecord;
   /** Forgets it; `record` is what its last event tells. */
   remove(record: WorkspaceRecord): void;
   /** Resolves once every change so far survives a loss of power. */
@@ -81,16 +87,17 @@ export function createWorkspaceRepository(store: Store): WorkspaceRepository {
       });
       changed(record.id, record);
     },
-    put(record, event, snapshot) {
+    edit(record, change, event, snapshot) {
+      const now = records.get(record.id);
+      if (now?.instance !== record.instance) return record;
+      const next = change(now);
+      if (next === now) return now;
       store.transact((transaction) => {
-        transaction.putWorkspace(record.id, JSON.stringify(record));
-        transaction.appendEvent(Date.now(), eventOf(event, record, snapshot));
+        transaction.putWorkspace(next.id, JSON.stringify(next));
+        if (event !== undefined) transaction.appendEvent(Date.now(), eventOf(event, next, snapshot));
       });
-      changed(record.id, record);
-    },
-    note(record) {
-      store.transact((transaction) => transaction.putWorkspace(record.id, JSON.stringify(record)));
-      changed(record.id, record);
+      changed(next.id, next);
+      return next;
     },
     remove(record) {
       store.transact((transaction) => {

@@ -3,9 +3,16 @@
 import { randomBytes } from "node:crypto";
 import { invalidField, SandboxdError } from "../errors.ts";
 import type { Backend } from "./backend/backend.ts";
-import { promisedOf, type SnapshotRecord, spaceOf, type WorkspaceRecord } from "./record.ts";
+import {
+  promisedOf,
+  type SnapshotRecord,
+  spaceOf,
+  type WorkspaceEventType,
+  type WorkspaceRecord,
+} from "./record.ts";
 import type { WorkspaceRepository } from "./repository.ts";
 import type { WorkspaceRoom } from "./room.ts";
+import type { Sidecars } from "./sidecars.ts";
 import type { Workspaces } from "./workspaces.ts";
 
 export interface Snapshots {
@@ -31,6 +38,7 @@ export interface SnapshotsOptions {
   readonly repository: WorkspaceRepository;
   readonly workspaces: Pick<Workspaces, "between" | "isInUse">;
   readonly room: WorkspaceRoom;
+  readonly sidecars: Sidecars;
 }
 
 interface Opened {
@@ -46,7 +54,7 @@ const momentary = `${reservedPrefix}now`;
 /** Of one workspace: what all of it costs is seen at a glance, and the contract tells them in one answer. */
 const mostSnapshots = 64;
 
-export function createSnapshots({ repository, workspaces, room }: SnapshotsOptions): Snapshots {
+export function createSnapshots({ repository, workspaces, room, sidecars }: SnapshotsOptions): Snapshots {
   const { between, isInUse } = workspaces;
 
   function refuseIfInUse({ id }: WorkspaceRecord, why: string): void {
@@ -61,6 +69,17 @@ export function createSnapshots({ repository, workspaces, room }: SnapshotsOptio
   async function estimate(record: WorkspaceRecord, backend: Backend) {
     const { limits } = spaceOf(record);
     return backend.kind === "LOOP_IMAGE" ? limits : backend.usage(spaceOf(record));
+  }
+
+  async function remove(
+    record: WorkspaceRecord,
+    backend: Backend,
+    snapshot: SnapshotRecord,
+    event?: WorkspaceEventType,
+  ): Promise<void> {
+    await backend.removeSnapshot(spaceOf(record), snapshot.id);
+    const isOther = ({ id }: SnapshotRecord) => id !== snapshot.id;
+    repository.edit(record, (now) => ({ ...now, snapshots: now.snapshots.filter(isOther) }), event, snapshot);
   }
 
   async function* readOpened<T>(
@@ -85,7 +104,9 @@ export function createSnapshots({ repository, workspaces, room }: SnapshotsOptio
         id,
         async (record, backend) => {
           const existing = record.snapshots.find((one) => one.id === asked);
-          if (existing !== undefined) return { workspace: record, snapshot: existing };
+          if (existing?.isComplete === true) return { workspace: record, snapshot: existing };
+          // one whose removal was begun
+          if (existing !== undefined) await remove(record, backend, existing);
           if (record.snapshots.length >= mostSnapshots) {
             throw new SandboxdError(
               "INVALID_STATE",
@@ -104,24 +125,23 @@ export function createSnapshots({ repository, workspaces, room }: SnapshotsOptio
             counted: await estimate(record, backend),
             isComplete: false,
           };
-          const withBegun = { ...record, snapshots: [...record.snapshots, begun] };
-          room.admit(record, promisedOf(withBegun));
+          const others = record.snapshots.filter((one) => one !== existing);
+          room.admit(record, promisedOf({ ...record, snapshots: [...others, begun] }));
           // one that is torn when the daemon starts is removed
-          repository.note(withBegun);
+          repository.edit(record, (now) => ({ ...now, snapshots: [...now.snapshots, begun] }));
           try {
             await repository.durable();
             const counted = await backend.snapshot(spaceOf(record), begun.id);
             const snapshot = { ...begun, counted, isComplete: true };
-            const workspace = { ...record, snapshots: [...record.snapshots, snapshot] };
-            repository.put(workspace, "SNAPSHOT_CREATED", snapshot);
+            const whole = (one: SnapshotRecord) => (one.id === begun.id ? snapshot : one);
+            const change = (now: WorkspaceRecord) => ({ ...now, snapshots: now.snapshots.map(whole) });
+            await sidecars.write(change(repository.get(id) ?? record));
+            const workspace = repository.edit(record, change, "SNAPSHOT_CREATED", snapshot);
             await repository.durable();
             return { workspace, snapshot };
           } catch (error) {
-            await backend.removeSnapshot(spaceOf(record), begun.id).then(
-              () => repository.note(record),
-              // it stays counted, and goes when the daemon starts again
-              () => undefined,
-            );
+            // what cannot be removed now stays counted, and goes when the daemon starts again
+            await remove(record, backend, begun).catch(() => undefined);
             throw error;
           }
         },
@@ -144,12 +164,19 @@ export function createSnapshots({ repository, workspaces, room }: SnapshotsOptio
               { hint: "raise the limits with UpdateWorkspace first" },
             );
           }
-          repository.note({ ...record, restoring: snapshotId });
+          repository.edit(record, (now) => ({ ...now, restoring: snapshotId }));
           await repository.durable();
-          await backend.restore(spaceOf(record), snapshotId);
-          repository.put(record, "SNAPSHOT_RESTORED", snapshot);
+          const ended = ({ restoring: _, ...now }: WorkspaceRecord): WorkspaceRecord => now;
+          try {
+            await backend.restore(spaceOf(record), snapshotId);
+          } catch (error) {
+            // anything else may have been half done, and is finished when the daemon starts again
+            if (isRefusal(error)) repository.edit(record, ended);
+            throw error;
+          }
+          const restored = repository.edit(record, ended, "SNAPSHOT_RESTORED", snapshot);
           await repository.durable();
-          return record;
+          return restored;
         },
         { alone: "a snapshot is being restored" },
       );
@@ -159,11 +186,12 @@ export function createSnapshots({ repository, workspaces, room }: SnapshotsOptio
       await between(id, async (record, backend) => {
         const snapshot = record.snapshots.find((one) => one.id === snapshotId);
         if (snapshot === undefined) return;
-        const others = record.snapshots.filter((one) => one !== snapshot);
-        repository.note({ ...record, snapshots: [...others, { ...snapshot, isComplete: false }] });
+        const torn = (one: SnapshotRecord) => (one.id === snapshotId ? { ...one, isComplete: false } : one);
+        repository.edit(record, (now) => ({ ...now, snapshots: now.snapshots.map(torn) }));
         await repository.durable();
-        await backend.removeSnapshot(spaceOf(record), snapshotId);
-        repository.put({ ...record, snapshots: others }, "SNAPSHOT_DELETED", snapshot);
+        await remove(record, backend, snapshot, "SNAPSHOT_DELETED");
+        const left = repository.get(id);
+        if (left !== undefined) await sidecars.write(left);
         await repository.durable();
       });
     },
@@ -196,6 +224,12 @@ export function createSnapshots({ repository, workspaces, room }: SnapshotsOptio
       return readOpened(opened, read);
     },
   };
+}
+
+/** Whether nothing was changed. */
+function isRefusal(error: unknown): boolean {
+  if (!(error instanceof SandboxdError)) return false;
+  return error.reason === "LIMIT_UNENFORCEABLE" || error.reason === "WORKSPACE_IN_USE";
 }
 
 function found(record: WorkspaceRecord, snapshotId: string): SnapshotRecord {

@@ -30,9 +30,10 @@ export interface StepsOptions {
 
 export function createSteps({ repository, backends, sidecars, log }: StepsOptions): Steps {
   function changed(record: WorkspaceRecord, state: WorkspaceState, message = ""): WorkspaceRecord {
-    const next = { ...record, state, message };
-    repository.put(next, "WORKSPACE_STATE_CHANGED");
-    return next;
+    // what is to be deleted does not come back, whatever was begun before
+    const isGoing = (now: WorkspaceRecord) => now.state === "DELETING" && state !== "DELETING";
+    const change = (now: WorkspaceRecord) => (isGoing(now) ? now : { ...now, state, message });
+    return repository.edit(record, change, "WORKSPACE_STATE_CHANGED");
   }
 
   async function make(record: WorkspaceRecord): Promise<WorkspaceRecord> {
@@ -93,15 +94,16 @@ export function createSteps({ repository, backends, sidecars, log }: StepsOption
   }
 
   async function finished(record: WorkspaceRecord): Promise<WorkspaceRecord> {
-    const { restoring, ...rest } = record;
+    const { restoring } = record;
     const torn = record.snapshots.filter(({ isComplete }) => !isComplete);
     if (restoring === undefined && torn.length === 0) return record;
     const backend = await backends.of(record.backend);
     if (restoring !== undefined) await backend.restore(spaceOf(record), restoring);
     for (const { id } of torn) await backend.removeSnapshot(spaceOf(record), id);
-    const next = { ...rest, snapshots: record.snapshots.filter(({ isComplete }) => isComplete) };
-    repository.note(next);
-    return next;
+    return repository.edit(record, ({ restoring: _, ...now }) => ({
+      ...now,
+      snapshots: now.snapshots.filter(({ isComplete }) => isComplete),
+    }));
   }
 
   return { changed, make, erase, mounted, finished };

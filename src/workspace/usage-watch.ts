@@ -55,16 +55,18 @@ export function createUsageWatch(options: UsageWatchOptions): UsageWatch {
     await workspaces.between(record.id, async (current) => {
       // it was changed meanwhile: the next look tells
       if (current !== repository.get(record.id) || current.limits !== record.limits) return;
-      const { excess: before, ...rest } = current;
-      const next: WorkspaceRecord = { ...rest, ...(excess === undefined ? {} : { excess }) };
+      const before = current.excess;
+      const withExcess = ({ excess: _, ...rest }: WorkspaceRecord): WorkspaceRecord => ({
+        ...rest,
+        ...(excess === undefined ? {} : { excess }),
+      });
       if (!isDeepEqual(before?.held, excess?.held)) {
-        await backend.resize(spaceOf(next), { isInUse: workspaces.isInUse(record.id) });
+        await backend.resize(spaceOf(withExcess(current)), { isInUse: workspaces.isInUse(record.id) });
       }
       const isTold =
         before?.limits.join() === excess?.limits.join() &&
         (before?.held === undefined) === (excess?.held === undefined);
-      if (isTold) repository.note(next);
-      else repository.put(next, "WORKSPACE_SOFT_LIMIT");
+      repository.edit(current, withExcess, isTold ? undefined : "WORKSPACE_SOFT_LIMIT");
     });
   }
 

@@ -16,7 +16,7 @@ import {
   type LimitRules,
   type LimitsRequest,
 } from "./limits.ts";
-import { promisedOf, spaceOf, type WorkspaceRecord } from "./record.ts";
+import { promisedOf, spaceOf, type WorkspaceLimits, type WorkspaceRecord } from "./record.ts";
 import type { WorkspaceRepository } from "./repository.ts";
 import type { WorkspaceRoom } from "./room.ts";
 import type { Sidecars } from "./sidecars.ts";
@@ -202,24 +202,22 @@ export function createWorkspaces(options: WorkspacesOptions): Workspaces {
         const asked = promisedOf({ ...record, limits });
         room.admit(record, asked);
         return room.during(id, asked, async () => {
-          const { excess, ...rest } = record;
-          // the next look at what is used tells anew what is held of soft limits
-          const { held: _, ...told } = excess ?? { limits: [], sinceMs: 0 };
-          const next: WorkspaceRecord = {
-            ...rest,
-            ...(excess === undefined ? {} : { excess: told }),
-            limits,
-            labels: labels ?? record.labels,
-            generation: record.generation + 1,
-          };
+          const { excess } = record;
+          const wanted = withLimits(record, limits);
           const isSame =
             limits.bytes === record.limits.bytes &&
             limits.inodes === record.limits.inodes &&
             excess?.held === undefined;
-          if (!isSame) await backend.resize(spaceOf(next), { isInUse: isInUse(id) });
+          if (!isSame) await backend.resize(spaceOf(wanted), { isInUse: isInUse(id) });
+          const change = (now: WorkspaceRecord): WorkspaceRecord => ({
+            ...withLimits(now, limits),
+            labels: labels ?? now.labels,
+            generation: now.generation + 1,
+          });
+          let next: WorkspaceRecord;
           try {
-            await sidecars.write(next);
-            repository.put(next, "WORKSPACE_UPDATED");
+            await sidecars.write(change(record));
+            next = repository.edit(record, change, "WORKSPACE_UPDATED");
           } catch (error) {
             // why it could not be written tells more than whether the limits can be set back
             if (!isSame)
@@ -321,4 +319,12 @@ export function createWorkspaces(options: WorkspacesOptions): Workspaces {
       log.warn({ workspace: record.id }, "workspace taken back; the daemon's state did not know it");
     }
   }
+}
+
+/** With other limits. What is held of soft ones is told anew by the next look at what is used. */
+function withLimits(record: WorkspaceRecord, limits: WorkspaceLimits): WorkspaceRecord {
+  const { excess, ...rest } = record;
+  if (excess === undefined) return { ...rest, limits };
+  const { held: _, ...told } = excess;
+  return { ...rest, limits, excess: told };
 }

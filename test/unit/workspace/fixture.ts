@@ -156,10 +156,11 @@ export function workspaced({
     rootBytesOf: (tenant) => promisedTo(sandboxes.all().filter((one) => one.tenant === tenant)).diskBytes,
     allocatableBytes: backends.capacityBytes,
   });
+  const sidecars = createSidecars(join(directory, "records"));
   const workspaces = createWorkspaces({
     repository,
     backends,
-    sidecars: createSidecars(join(directory, "records")),
+    sidecars,
     room,
     tenants,
     sandboxes: () => sandboxes.all(),
@@ -167,7 +168,7 @@ export function workspaced({
     rules: () => ({ defaultBytes: 64 * mebibyte, maxBytes: 512 * mebibyte }),
     log,
   });
-  const snapshots = createSnapshots({ repository, workspaces, room });
+  const snapshots = createSnapshots({ repository, workspaces, room, sidecars });
   const time = { nowMs: 1_000_000 };
   const charged: [string, number][] = [];
   const watch = createUsageWatch({

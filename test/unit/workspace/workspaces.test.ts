@@ -1,4 +1,4 @@
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { SandboxdError } from "../../../src/errors.ts";
 import { openStore } from "../../../src/store/store.ts";
 import { mebibyte, modelDisk, workspaced } from "./fixture.ts";
@@ -197,6 +197,38 @@ describe("a deletion", () => {
   });
 });
 
+test("a deletion that is accepted while something else goes on is not undone by that", async () => {
+  const { create, workspaces, snapshots, disk, repository, watch } = workspaced();
+  await create("home", { limits: { softBytes: mebibyte } });
+  let release = () => {};
+  const held = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  const { snapshot } = disk.backend;
+  Object.assign(disk.backend, {
+    async snapshot(...args: Parameters<typeof snapshot>) {
+      await held;
+      return snapshot(...args);
+    },
+  });
+  disk.faults.fail = (verb) => {
+    if (verb === "remove") throw new Error("busy");
+  };
+  const taking = snapshots.create("home", "slow");
+  await vi.waitFor(() => expect(workspaces.isBusy("home")).toBe(true));
+  const deleting = workspaces.delete("home");
+  expect(repository.get("home")?.state).toBe("DELETING");
+  release();
+  await taking;
+  await expect(deleting).rejects.toThrow("busy");
+  expect(repository.get("home")).toMatchObject({ state: "DELETING", snapshots: [{ id: "slow" }] });
+  await watch.see(workspaces.get("home")).catch(() => undefined);
+  expect(repository.get("home")?.state).toBe("DELETING");
+  disk.faults.fail = () => undefined;
+  await workspaces.look();
+  expect(repository.get("home")).toBeUndefined();
+});
+
 describe("a sandbox's mount", () => {
   test("is of its tenant's workspace alone: another's is as if it were not there", async () => {
     const { create, workspaces } = workspaced();
@@ -250,7 +282,8 @@ describe("the next life of the daemon", () => {
     await first.create("home").catch(() => undefined);
     // what the first life wrote after its death does not count
     const record = first.repository.get("home");
-    if (record !== undefined) first.repository.note({ ...record, state: "CREATING", message: "" });
+    if (record !== undefined)
+      first.repository.edit(record, (now) => ({ ...now, state: "CREATING", message: "" }));
     first.disk.faults.fail = () => undefined;
 
     const second = workspaced({ store: first.store, disk: first.disk, directory: first.directory });
@@ -287,7 +320,9 @@ describe("the next life of the daemon", () => {
 
   test("takes back workspaces that a lost state does not know, with their owner and project id", async () => {
     const first = workspaced();
-    const made = await first.create("home", { labels: { team: "a" } });
+    await first.create("home", { labels: { team: "a" } });
+    await first.snapshots.create("home", "monday");
+    const made = first.workspaces.get("home");
     const lost = openStore({
       directory: `${first.directory}/state`,
       eventRetention: { count: 1_000, ageMs: 3_600_000 },
