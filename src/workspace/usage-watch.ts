@@ -18,14 +18,14 @@ export interface SeenUsage extends SpaceUsage {
 export interface UsageWatch {
   /** As last seen; undefined until it was first. */
   usage(record: WorkspaceRecord): SeenUsage | undefined;
-  /** Looks at one now. */
+  /** Looks at one now. Does not fail. */
   see(record: WorkspaceRecord): Promise<void>;
   close(): void;
 }
 
 export interface UsageWatchOptions {
   readonly repository: WorkspaceRepository;
-  readonly workspaces: Pick<Workspaces, "between" | "isInUse" | "isBusy" | "look">;
+  readonly workspaces: Pick<Workspaces, "between" | "isInUse" | "isBusy" | "ready" | "look">;
   readonly backends: Backends;
   readonly clock: Clock;
   /** So much of the disk was a tenant's for so long. */
@@ -40,6 +40,8 @@ const retryEvery = 2;
 export function createUsageWatch(options: UsageWatchOptions): UsageWatch {
   const { repository, workspaces, backends, clock, charge, log } = options;
   const seen = new Map<string, SeenUsage>();
+  /** Those of which the log was told that they cannot be read. */
+  const unread = new Set<string>();
   let chargedAtMs = clock.nowMs();
   let looks = 0;
   let isLooking = false;
@@ -51,7 +53,8 @@ export function createUsageWatch(options: UsageWatchOptions): UsageWatch {
     if (softBytes === undefined && softInodes === undefined && record.excess === undefined) return;
     const now = { wallMs: Date.now(), steadyMs: clock.nowMs() };
     const excess = followExcess(record.excess, record.limits, usage, now);
-    if (isDeepEqual(excess, record.excess)) return;
+    // while something that takes long goes on with it, the next look tells
+    if (isDeepEqual(excess, record.excess) || workspaces.isBusy(record.id)) return;
     await workspaces.between(record.id, async (current) => {
       // it was changed meanwhile: the next look tells
       if (current !== repository.get(record.id) || current.limits !== record.limits) return;
@@ -70,6 +73,20 @@ export function createUsageWatch(options: UsageWatchOptions): UsageWatch {
     });
   }
 
+  /** One that cannot be read is mounted again, or told as UNAVAILABLE. Does not fail; tells the log once. */
+  async function seeOrMount(record: WorkspaceRecord): Promise<void> {
+    try {
+      await see(record, await backends.of(record.backend));
+      unread.delete(record.instance);
+    } catch (error) {
+      if (!unread.has(record.instance)) {
+        unread.add(record.instance);
+        log.warn({ workspace: record.id, err: messageOf(error) }, "what the workspace holds cannot be read");
+      }
+      await workspaces.ready(record.id, record.tenant).catch(() => undefined);
+    }
+  }
+
   async function look(): Promise<void> {
     if (isLooking) return;
     isLooking = true;
@@ -81,16 +98,10 @@ export function createUsageWatch(options: UsageWatchOptions): UsageWatch {
         alive.add(record.instance);
         charge(record.tenant, (promisedOf(record).bytes * passedMs) / 1_000);
         if (record.state !== "READY" || workspaces.isBusy(record.id)) continue;
-        try {
-          await see(record, await backends.of(record.backend));
-        } catch (error) {
-          log.warn(
-            { workspace: record.id, err: messageOf(error) },
-            "what the workspace holds cannot be read",
-          );
-        }
+        await seeOrMount(record);
       }
       for (const instance of seen.keys()) if (!alive.has(instance)) seen.delete(instance);
+      for (const instance of unread) if (!alive.has(instance)) unread.delete(instance);
       if (looks++ % retryEvery === 0) {
         await backends.look();
         await workspaces.look();
@@ -103,11 +114,7 @@ export function createUsageWatch(options: UsageWatchOptions): UsageWatch {
   const timer = setInterval(() => void look(), lookEveryMs);
   return {
     usage: ({ instance }) => seen.get(instance),
-    async see(record) {
-      await see(record, await backends.of(record.backend)).catch((error: unknown) =>
-        log.warn({ workspace: record.id, err: messageOf(error) }, "what the workspace holds cannot be read"),
-      );
-    },
+    see: seeOrMount,
     close: () => clearInterval(timer),
   };
 }

@@ -89,3 +89,18 @@ test("is watched: warned of, held after its grace by the backend, and given back
     ...["WORKSPACE_SOFT_LIMIT", "WORKSPACE_SOFT_LIMIT", "WORKSPACE_SOFT_LIMIT"],
   ]);
 });
+
+test("one that cannot be read any more is told as UNAVAILABLE, and read again once it can", async () => {
+  const { create, watch, workspaces, disk, repository } = workspaced();
+  const made = await create("home");
+  const [[name, space] = ["", undefined]] = [...disk.spaces];
+  if (space === undefined) throw new Error("there is no space");
+  disk.spaces.delete(name);
+  await watch.see(made);
+  expect(repository.get("home")?.state).toBe("UNAVAILABLE");
+  disk.spaces.set(name, space);
+  await workspaces.look();
+  await watch.see(workspaces.get("home"));
+  expect(repository.get("home")?.state).toBe("READY");
+  expect(watch.usage(made)?.bytes).toBe(4_096);
+});
