@@ -24,6 +24,9 @@ import {
   whereIs,
 } from "../harness/sandboxes.ts";
 
+/** Four sandboxes each. */
+const swapRounds = Number(process.env["SANDBOXD_TEST_SWAP_ROUNDS"] ?? 5);
+
 const size = (mebibytes: number) => BigInt(mebibytes * mebibyte);
 
 describe.skipIf(engineObstacle !== undefined)(`workspaces (${engineObstacle ?? "engine"})`, () => {
@@ -290,7 +293,7 @@ describe.skipIf(engineObstacle !== undefined)(`workspaces (${engineObstacle ?? "
       "home",
     );
     const seen: string[] = [];
-    for (let index = 0; index < 5; index += 1) {
+    for (let index = 0; index < swapRounds; index += 1) {
       await Promise.all(
         Array.from({ length: 4 }, async (_, lane) => {
           const id = `looker-${index}-${lane}`;
@@ -300,7 +303,7 @@ describe.skipIf(engineObstacle !== undefined)(`workspaces (${engineObstacle ?? "
     }
     expect(new Set(seen)).toEqual(new Set([`${dev} ${ino}\n0\n`]));
     expect(statSync(join(folder(), "spaces")).uid).toBe(0);
-  });
+  }, 600_000);
 
   test("an image changes only while nothing runs with it, and says so; a soft limit of it only warns", async () => {
     await create("home", { softBytes: size(8) });
