@@ -60,7 +60,7 @@ async function plan(isDemo) {
   assertUnclaimed(directory);
   // What a run that was killed has left of its daemon and engine, its data excepted.
   await removeEngine(name);
-  unmountIn(directory);
+  await unmountIn(directory);
   return { name, directory, daemonPort: await freePort(7070), schedulerPort: await freePort(7071) };
 }
 

@@ -27,7 +27,7 @@ export interface Snapshots {
     snapshotId: string,
     read: (path: string, record: WorkspaceRecord) => AsyncIterable<T>,
   ): AsyncIterable<T>;
-  /** The same of what it holds now: as of one moment, where the backend can. */
+  /** The same of what it holds now: as of one moment, where that costs its sandboxes nothing. */
   readingNow<T>(
     id: string,
     read: (path: string, record: WorkspaceRecord) => AsyncIterable<T>,
@@ -210,7 +210,7 @@ export function createSnapshots({ repository, workspaces, room, sidecars }: Snap
     readingNow(id, read) {
       const opened = between<Opened>(id, async (record, backend) => {
         const space = spaceOf(record);
-        if (!backend.isSnapshotAtomic) return { path: (await backend.ready(space)).path, record };
+        if (!backend.isSnapshotInstant) return { path: (await backend.ready(space)).path, record };
         // one that a daemon left that was killed meanwhile
         await backend.removeSnapshot(space, momentary);
         await backend.snapshot(space, momentary);

@@ -142,7 +142,7 @@ export async function startDaemon(options: DaemonOptions = {}): Promise<Daemon> 
     await removeVolumes(engine, hostId);
     await removeCgroups(cgroup);
     // what workspaces are mounted on stays when a daemon ends: sandboxes run on
-    unmountIn(directory);
+    await unmountIn(directory);
     rmSync(directory, { recursive: true, force: true });
   };
 

@@ -75,7 +75,7 @@ export const planted = [
   {
     name: "limits are not read back",
     file: "src/sandbox/starter.ts",
-    search: "const cgroup = await runtime.verify(containerId, planFor(before));",
+    search: "const cgroup = await runtime.verify(containerId, planFor(before, workspace));",
     replace:
       "const cgroup = { version: 2, memory: '', cpu: '', cpuacct: '', pids: '', blkio: '', freezer: '' };",
   },

@@ -121,7 +121,7 @@ export async function removeEngine(name, directory) {
     await sleep(50);
   }
   await removeCgroups(name);
-  if (directory) unmountIn(directory);
+  if (directory) await unmountIn(directory);
   if (directory) rmSync(directory, { recursive: true, force: true });
   rmSync(runtimeDirectory(name), { recursive: true, force: true });
 }

@@ -1,1 +1,1 @@
-export function unmountIn(directory: string): void;
+export function unmountIn(directory: string): Promise<void>;

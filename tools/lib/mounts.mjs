@@ -1,6 +1,7 @@
 // Mounts of a run: what a daemon mounts has to be seen by an engine that has mounts of its own, and to be gone at the end.
 import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
 
 /** Paths where something is mounted, at a directory or below it, in the order in which it was. */
 function mountsIn(directory) {
@@ -26,11 +27,22 @@ export function shareMounts(directory) {
   run("mount", ["--make-shared", directory]);
 }
 
-/** Unmounts whatever is mounted at a directory or below it, the last first: one may be on another. */
-export function unmountIn(directory) {
+/**
+ * Unmounts whatever is mounted at a directory or below it, the last first: one may be on another. A program that a killed daemon had
+ * started may be in one for a moment longer.
+ */
+export async function unmountIn(directory) {
   for (const mount of mountsIn(directory).toReversed()) {
     // a daemon that was killed may have left it frozen, and then it would never go
     spawnSync("fsfreeze", ["--unfreeze", mount], { stdio: "ignore" });
-    run("umount", [mount]);
+    for (let round = 0; ; round += 1) {
+      try {
+        run("umount", [mount]);
+        break;
+      } catch (error) {
+        if (round === 100) throw error;
+        await sleep(50);
+      }
+    }
   }
 }

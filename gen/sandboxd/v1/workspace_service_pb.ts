@@ -720,8 +720,8 @@ export const WorkspaceService: GenService<{
     output: typeof DeleteWorkspaceResponseSchema;
   },
   /**
-   * Keeps what a workspace holds now, as of one moment for BTRFS; with the other backends a copy is made, of what nobody should be writing meanwhile: it
-   * is refused while sandboxes run with it that may write. The same id again returns the same snapshot. Errors: NOT_FOUND (WORKSPACE_NOT_FOUND); RESOURCE_EXHAUSTED (TENANT_QUOTA_EXCEEDED,
+   * Keeps what a workspace holds now. BTRFS shares its blocks; with the other backends a copy is made: with LOOP_IMAGE writers wait meanwhile, with PROJECT_QUOTA it
+   * is refused while sandboxes run with it. The same id again returns the same snapshot. Errors: NOT_FOUND (WORKSPACE_NOT_FOUND); RESOURCE_EXHAUSTED (TENANT_QUOTA_EXCEEDED,
    * HOST_CAPACITY_EXCEEDED); FAILED_PRECONDITION (WORKSPACE_IN_USE, INVALID_STATE).
    *
    * @generated from rpc sandboxd.v1.WorkspaceService.CreateSnapshot

@@ -50,6 +50,8 @@ export interface Backend {
   readonly resizesLive: boolean;
   /** Whether a snapshot is of one moment. Otherwise it is a copy of what should not change meanwhile. */
   readonly isSnapshotAtomic: boolean;
+  /** Whether a snapshot takes neither time nor room: its blocks are those of the space. Otherwise who writes may have to wait while it is made. */
+  readonly isSnapshotInstant: boolean;
   /** What all spaces together may take of the file system. */
   capacity(): Promise<{ readonly bytes: number; readonly inodes?: number }>;
   /** Makes it within its limits, with the layout in it: `projects`, `tmp`, `cache`, mode 0700, of its uid. Its limits are read back. */

@@ -180,6 +180,7 @@ export async function createBtrfs({ home, run }: BtrfsOptions): Promise<Backend>
     boundsInodes: false,
     resizesLive: true,
     isSnapshotAtomic: true,
+    isSnapshotInstant: true,
 
     capacity: () =>
       failing("the host's room for workspaces cannot be told", async () => {

@@ -224,6 +224,7 @@ export async function createLoopImage({ home, run }: LoopImageOptions): Promise<
     boundsInodes: true,
     resizesLive: false,
     isSnapshotAtomic: true,
+    isSnapshotInstant: false,
 
     capacity: () =>
       failing("the host's room for workspaces cannot be told", async () => {

@@ -118,6 +118,7 @@ export function createProjectQuota({ home, run }: ProjectQuotaOptions): Backend 
     boundsInodes: true,
     resizesLive: true,
     isSnapshotAtomic: false,
+    isSnapshotInstant: false,
 
     async capacity() {
       const { type, bsize, blocks, bfree, bavail, files } = await statfs(home.directory);

@@ -65,6 +65,7 @@ export function modelDisk(
     boundsInodes: true,
     resizesLive: true,
     isSnapshotAtomic: false,
+    isSnapshotInstant: false,
     ...change,
     capacity: async () => ({ bytes: 1_024 * mebibyte }),
     create: (space) =>
