@@ -31,6 +31,8 @@ export interface WorkspacePartsOptions {
   readonly tenants: Tenants;
   readonly clock: Clock;
   readonly charge: (tenant: string, byteSeconds: number) => void;
+  /** What the host has for workspaces, or has promised of it, is another. */
+  readonly onChange: () => void;
   readonly registry: MetricsRegistry;
   readonly log: Log;
 }
@@ -107,7 +109,11 @@ export function createWorkspaceParts(options: WorkspacePartsOptions): WorkspaceP
       log: options.log.child("backups"),
     });
   // no start waits for it: what is asked for meanwhile waits in the queue of its workspace
-  const resumed = backends.look().then(() => workspaces.resume());
+  const resumed = backends.look().then(() => {
+    options.onChange();
+    return workspaces.resume();
+  });
+  const unsubscribe = workspaceRepository.subscribe(options.onChange);
 
   function capacity(): WorkspaceSpace | undefined {
     const [choice, bytes, allocatable] = [backends.choice(), backends.capacityBytes(), allocatableBytes()];
@@ -155,6 +161,7 @@ export function createWorkspaceParts(options: WorkspacePartsOptions): WorkspaceP
     probe: () => probeAll({ directory, run: runTool }),
     backupProblems: () => backups?.problems(),
     async close() {
+      unsubscribe();
       usageWatch.close();
       workspaces.close();
       // programs of the host that would outlive the daemon would be in the way of the next

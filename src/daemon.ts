@@ -155,6 +155,7 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
       tenants,
       clock,
       charge: metering.chargeDisk,
+      onChange: () => host.changed(),
       registry,
       log,
     });

@@ -146,7 +146,16 @@ describe.skipIf(engineObstacle !== undefined)(`workspaces (${engineObstacle ?? "
 
   test("is counted against the tenant's quota, the host's disk, and told in the same numbers", async () => {
     await host.tenants.putTenant({ tenant, quota: { diskBytes: size(80), workspaces: 5n } });
+    const watching = new AbortController();
+    const watched = (async () => {
+      const watch = host.host.watchHost({ statsPeriod: { seconds: 3_600n } }, { signal: watching.signal });
+      for await (const { update } of watch)
+        if (update.case === "host" && update.value.workspaces?.promisedBytes === size(32)) return "told";
+      return "not told";
+    })();
     await create("one");
+    expect(await watched).toBe("told");
+    watching.abort();
     await create("two");
     const refused = await refusalOf(create("three"));
     expect(refused).toMatchObject({ code: "ResourceExhausted", reason: "TENANT_QUOTA_EXCEEDED" });
