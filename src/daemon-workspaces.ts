@@ -51,6 +51,8 @@ export interface WorkspaceParts {
   strangers(): Promise<readonly string[]>;
   /** What each backend lacks here. */
   probe(): ReturnType<typeof probeAll>;
+  /** Before anybody is served. */
+  start(): Promise<void>;
   /** Which backups fail, and why. Undefined if there are none. */
   backupProblems(): readonly string[] | undefined;
   close(): Promise<void>;
@@ -108,11 +110,7 @@ export function createWorkspaceParts(options: WorkspacePartsOptions): WorkspaceP
       onEnd: (outcome) => registry.metrics.backups.add({ outcome }),
       log: options.log.child("backups"),
     });
-  // no start waits for it: what is asked for meanwhile waits in the queue of its workspace
-  const resumed = backends.look().then(() => {
-    options.onChange();
-    return workspaces.resume();
-  });
+  let resumed: Promise<void> | undefined;
   const unsubscribe = workspaceRepository.subscribe(options.onChange);
 
   function capacity(): WorkspaceSpace | undefined {
@@ -159,6 +157,14 @@ export function createWorkspaceParts(options: WorkspacePartsOptions): WorkspaceP
       return choice !== undefined && "backend" in choice ? workspaces.strangers(choice.backend) : [];
     },
     probe: () => probeAll({ directory, run: runTool }),
+    async start() {
+      await workspaces.takeBack();
+      // nobody waits for it: what is asked for meanwhile waits in the queue of its workspace
+      resumed = backends.look().then(() => {
+        options.onChange();
+        return workspaces.resume();
+      });
+    },
     backupProblems: () => backups?.problems(),
     async close() {
       unsubscribe();

@@ -160,6 +160,7 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
       log,
     });
     closers.push(() => parts.close());
+    await parts.start();
     const feed = createStatsFeed({
       sampler,
       hostSampler,

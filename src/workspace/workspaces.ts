@@ -71,9 +71,14 @@ export interface Workspaces {
   ): Promise<T>;
   /** Whether something that takes long goes on with it. */
   isBusy(id: string): boolean;
-  /** Finishes what an earlier daemon began, and takes back what the state does not know. */
+  /**
+   * Takes back what the state does not know, from beside the files themselves. Before anybody is served: else their owners' uids could be given to
+   * others.
+   */
+  takeBack(): Promise<void>;
+  /** Finishes what an earlier daemon began. */
   resume(): Promise<void>;
-  /** Tries again what could not be done. */
+  /** Tries again what could not be done, and takes back what was put beside the files since. Does not fail. */
   look(): Promise<void>;
   /** Names of spaces of a backend that no record is of: of a state that was lost, or a power cut. They are left alone. */
   strangers(backend: Backend): Promise<readonly string[]>;
@@ -156,6 +161,20 @@ export function createWorkspaces(options: WorkspacesOptions): Workspaces {
       const record = repository.get(id);
       if (record !== undefined) await step(record);
     });
+
+  async function takeBack(): Promise<void> {
+    const known = new Set(repository.all().map((record) => spaceOf(record).name));
+    for (const record of await sidecars.except(known)) {
+      if (repository.get(record.id) !== undefined) continue;
+      try {
+        tenants.adopt(record.tenant, record.uid);
+        repository.adopt(record);
+        log.warn({ workspace: record.id }, "workspace taken back; the daemon's state did not know it");
+      } catch (error) {
+        log.warn({ workspace: record.id, err: messageOf(error) }, "workspace cannot be taken back yet");
+      }
+    }
+  }
 
   return {
     all: repository.all,
@@ -273,8 +292,9 @@ export function createWorkspaces(options: WorkspacesOptions): Workspaces {
       });
     },
 
+    takeBack,
+
     async resume() {
-      await takeBack();
       for (const { id } of repository.all()) {
         if (isClosed) return;
         await queued(id, async (record) => {
@@ -297,6 +317,7 @@ export function createWorkspaces(options: WorkspacesOptions): Workspaces {
     },
 
     async look() {
+      await takeBack();
       for (const { id, state } of repository.all()) {
         if (isClosed) return;
         if (state === "READY") continue;
@@ -309,16 +330,6 @@ export function createWorkspaces(options: WorkspacesOptions): Workspaces {
       }
     },
   };
-
-  /** What was lost with the daemon's state is beside the files themselves. */
-  async function takeBack(): Promise<void> {
-    for (const record of await sidecars.all()) {
-      if (repository.get(record.id) !== undefined) continue;
-      tenants.adopt(record.tenant, record.uid);
-      repository.adopt(record);
-      log.warn({ workspace: record.id }, "workspace taken back; the daemon's state did not know it");
-    }
-  }
 }
 
 /** With other limits. What is held of soft ones is told anew by the next look at what is used. */

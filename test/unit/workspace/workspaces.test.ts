@@ -328,7 +328,8 @@ describe("the next life of the daemon", () => {
       eventRetention: { count: 1_000, ageMs: 3_600_000 },
     });
     const second = workspaced({ store: lost, disk: first.disk, directory: first.directory });
-    await second.workspaces.resume();
+    await second.workspaces.takeBack();
+    await second.workspaces.takeBack();
     expect(second.workspaces.get("home")).toEqual(made);
     expect(second.tenants.get("acme")?.uid).toBe(made.uid);
     expect((await second.create("other")).projectId).toBe(made.projectId + 1);
