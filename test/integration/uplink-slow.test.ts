@@ -132,16 +132,16 @@ describe("a peer that falls silent", () => {
       source,
       endpoints: [proxy.url],
       // a busy machine answers late, too
-      limits: { keepaliveMs: 300, keepaliveTimeoutMs: 1_000 },
+      limits: { keepaliveMs: 300, keepaliveTimeoutMs: 2_000 },
     });
     await until(() => expect(uplink.status().state).toBe("live"));
     const startMs = performance.now();
     proxy.silence();
-    await until(() => expect(uplink.status().state).not.toBe("live"), 8_000);
-    expect(performance.now() - startMs).toBeLessThan(5_000);
+    await until(() => expect(uplink.status().state).not.toBe("live"), 20_000);
+    expect(performance.now() - startMs).toBeLessThan(10_000);
     proxy.speak();
     source.append(5);
-    await until(() => expect(source.lastAcknowledgedSequence()).toBe(5));
+    await until(() => expect(source.lastAcknowledgedSequence()).toBe(5), 30_000);
     // the host's second session replaces the first, which the scheduler still believes in
     expect(scheduler.host(hostId)).toMatchObject({ connected: true });
     expect(scheduler.checker.violations()).toEqual([]);
