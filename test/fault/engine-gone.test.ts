@@ -4,7 +4,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import { afterEach, expect, test } from "vitest";
 import { RestartMode } from "../../gen/sandboxd/v1/lifecycle_pb.ts";
-import { SandboxState } from "../../gen/sandboxd/v1/sandbox_pb.ts";
+import { type Sandbox, SandboxState } from "../../gen/sandboxd/v1/sandbox_pb.ts";
 import type { PrivateEngine } from "../../tools/lib/engine.mjs";
 import { engineObstacle, ownEngine } from "../harness/engine.ts";
 import { type EventWitness, witnessEvents } from "../harness/events.ts";
@@ -67,7 +67,10 @@ test.skipIf(engineObstacle)(
     await own.restart();
     const never = await at.until("never", isIn(SandboxState.FAILED));
     for (const id of ["on-failure", "unless-stopped"]) {
-      const again = await at.until(id, isIn(SandboxState.RUNNING));
+      // its end may not have been seen yet
+      const isAgain = (sandbox: Sandbox) =>
+        isIn(SandboxState.RUNNING)(sandbox) && sandbox.status?.restarts !== undefined;
+      const again = await at.until(id, isAgain);
       expect(again.status?.restarts?.count, id).toBe(1n);
     }
     expect(whereIs(never).reason).toBe("SIGNALED");
