@@ -1,7 +1,7 @@
 // What workspaces hold, out as an archive and in from one.
 
 import { SandboxdError } from "../errors.ts";
-import { exportArchive, importArchive } from "./archive/archive.ts";
+import type { ExportOptions } from "./archive/archive.ts";
 import { spaceOf, type WorkspaceLimits } from "./record.ts";
 import type { Snapshots } from "./snapshots.ts";
 import type { Workspaces } from "./workspaces.ts";
@@ -21,6 +21,12 @@ export interface Archives {
   ): Promise<{ readonly bytes: number; readonly entries: number }>;
 }
 
+/** Loaded when it is first used. */
+async function* exported(options: ExportOptions): AsyncIterable<Uint8Array> {
+  const { exportArchive } = await import("./archive/archive.ts");
+  yield* exportArchive(options);
+}
+
 const bytesPerEntry = 4_096;
 
 /** Of an export: a file of holes has more bytes than it takes room for, and would be read for hours. */
@@ -35,7 +41,7 @@ export function createArchives(
   return {
     export: (id, snapshotId, { maxBytes, signal }) =>
       snapshots.reading(id, snapshotId, (directory, { uid, limits }) =>
-        exportArchive({ directory, uid, maxBytes: maxBytes || usualMaxBytes(limits), signal }),
+        exported({ directory, uid, maxBytes: maxBytes || usualMaxBytes(limits), signal }),
       ),
     import(id, chunks, { maxBytes, maxEntries, signal }) {
       return workspaces.between(
@@ -49,6 +55,7 @@ export function createArchives(
           }
           const { bytes, inodes } = record.limits;
           const { path } = await backend.ready(spaceOf(record));
+          const { importArchive } = await import("./archive/archive.ts");
           return importArchive({
             directory: path,
             uid: record.uid,

@@ -5,7 +5,8 @@ import { performance } from "node:perf_hooks";
 const { release, directory, steps, kill } = JSON.parse(process.argv.at(-1));
 const backends = `${release}/dist/src/workspace/backend`;
 const { openHome } = await import(`${backends}/home.js`);
-const { createProjectQuota, projectQuotaObstacle } = await import(`${backends}/project-quota.js`);
+const { createProjectQuota } = await import(`${backends}/project-quota.js`);
+const { projectQuotaObstacle } = await import(`${backends}/project-obstacle.js`);
 const { runTool } = await import(`${backends}/tool.js`);
 
 let calls = 0;

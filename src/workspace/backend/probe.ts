@@ -5,11 +5,9 @@ import { access, constants } from "node:fs/promises";
 import { join } from "node:path";
 import { messageOf, SandboxdError } from "../../errors.ts";
 import type { Backend, BackendKind, Space } from "./backend.ts";
-import { createBtrfs } from "./btrfs.ts";
-import { openHome } from "./home.ts";
-import { createLoopImage } from "./loop-image.ts";
+import { type Home, openHome } from "./home.ts";
 import { mountOf, mounts, nearest } from "./mount-table.ts";
-import { createProjectQuota, projectQuotaObstacle } from "./project-quota.ts";
+import { projectQuotaObstacle } from "./project-obstacle.ts";
 import type { RunTool } from "./tool.ts";
 
 export interface ProbeOptions {
@@ -107,11 +105,14 @@ async function open(
   }
 }
 
-const makers = {
-  BTRFS: createBtrfs,
-  PROJECT_QUOTA: createProjectQuota,
-  LOOP_IMAGE: createLoopImage,
-} as const satisfies Record<BackendKind, unknown>;
+type Make = (options: { readonly home: Home; readonly run: RunTool }) => Promise<Backend>;
+
+/** Only the one that is used is loaded: a daemon is to be small. */
+const makers: Readonly<Record<BackendKind, Make>> = {
+  BTRFS: async (options) => (await import("./btrfs.ts")).createBtrfs(options),
+  PROJECT_QUOTA: async (options) => (await import("./project-quota.ts")).createProjectQuota(options),
+  LOOP_IMAGE: async (options) => (await import("./loop-image.ts")).createLoopImage(options),
+};
 
 /** Nobody's: its name is no workspace's, its user and its project are beyond those that are given out. */
 const probeSpace = { name: "sandboxd-probe", uid: 65_534, projectId: 2 ** 31 - 1_000 };

@@ -14,8 +14,6 @@ import { createProjectSnapshots, replaced, restoring } from "./project-snapshots
 import { createTrees } from "./project-trees.ts";
 import type { RunTool } from "./tool.ts";
 
-export { projectQuotaObstacle } from "./project-obstacle.ts";
-
 export interface ProjectQuotaOptions {
   /** Mounted: spaces are directories of its file system. */
   readonly home: Home;

@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { projectQuotaObstacle } from "../../../../src/workspace/backend/project-quota.ts";
+import { projectQuotaObstacle } from "../../../../src/workspace/backend/project-obstacle.ts";
 
 const run = () => Promise.reject(new Error("nothing was to be run"));
 
