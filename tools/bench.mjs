@@ -11,7 +11,8 @@ const log = (line) => console.error(`bench: ${line}`);
 await main(async () => {
   await ensureDependencies({ log });
   await ensureBuild({ log });
-  return await withScratch({ kind: "bench", engine: "required", log }, ({ runChild }) =>
-    runChild(pinnedNode, ["bench/main.ts", ...process.argv.slice(2)]),
+  return await withScratch(
+    { kind: "bench", engine: "required", packages: ["btrfs-progs", "e2fsprogs"], log },
+    ({ runChild }) => runChild(pinnedNode, ["bench/main.ts", ...process.argv.slice(2)]),
   );
 });
