@@ -3,7 +3,7 @@ import { isWithin, mountOf, nearest, parseMounts } from "../../../../src/workspa
 
 const table = parseMounts(`22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw,errors=remount-ro
 40 22 7:0 / /data rw - xfs /dev/loop0 rw,attr2,prjquota
-41 40 7:0 /work/a /data/a\\040b rw,nosuid,nodev shared:2 master:1 - xfs /dev/loop0 rw,prjquota
+41 40 7:0 /srv/a /data/a\\040b rw,nosuid,nodev shared:2 master:1 - xfs /dev/loop0 rw,prjquota
 42 22 0:44 /@sub /data2 rw,relatime - btrfs /dev/sdb ro,subvolid=256
 this is no mount
 43 22 0:45 / /half rw -
@@ -12,7 +12,7 @@ this is no mount
 test("a mount has its path, what of it is seen, its kind and both sorts of options", () => {
   expect(table[2]).toEqual({
     path: "/data/a b",
-    root: "/work/a",
+    root: "/srv/a",
     type: "xfs",
     source: "/dev/loop0",
     options: ["rw", "nosuid", "nodev"],
