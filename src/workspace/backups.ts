@@ -190,10 +190,18 @@ async function toCommand(
     });
   });
   let bytes = 0;
+  let archiveFailure: unknown;
   const counted = async function* () {
-    for await (const piece of archive) {
-      bytes += piece.length;
-      yield piece;
+    try {
+      for await (const piece of archive) {
+        bytes += piece.length;
+        yield piece;
+      }
+    } catch (error) {
+      // before its input ends: it would take what it has for a whole archive
+      archiveFailure = error;
+      child.kill("SIGKILL");
+      throw error;
     }
   };
   // how the program ended tells more than that it took no more
@@ -201,8 +209,11 @@ async function toCommand(
     () => undefined,
     (error: unknown) => error,
   );
-  await ended;
-  const failure = await sent;
+  const end = await ended.then(
+    () => undefined,
+    (error: unknown) => error,
+  );
+  const failure = archiveFailure ?? end ?? (await sent);
   if (failure !== undefined) throw failure;
   return bytes;
 }

@@ -13,6 +13,7 @@ import {
 import type { WorkspaceRepository } from "./repository.ts";
 import type { WorkspaceRoom } from "./room.ts";
 import type { Sidecars } from "./sidecars.ts";
+import { isRefusal } from "./subject.ts";
 import type { Workspaces } from "./workspaces.ts";
 
 export interface Snapshots {
@@ -224,12 +225,6 @@ export function createSnapshots({ repository, workspaces, room, sidecars }: Snap
       return readOpened(opened, read);
     },
   };
-}
-
-/** Whether nothing was changed. */
-function isRefusal(error: unknown): boolean {
-  if (!(error instanceof SandboxdError)) return false;
-  return error.reason === "LIMIT_UNENFORCEABLE" || error.reason === "WORKSPACE_IN_USE";
 }
 
 function found(record: WorkspaceRecord, snapshotId: string): SnapshotRecord {

@@ -7,6 +7,7 @@ import type { Backends } from "./backends.ts";
 import { spaceOf, type WorkspaceRecord, type WorkspaceState } from "./record.ts";
 import type { WorkspaceRepository } from "./repository.ts";
 import type { Sidecars } from "./sidecars.ts";
+import { isRefusal } from "./subject.ts";
 
 export interface Steps {
   /** Writes that it is in another state, and why. */
@@ -15,10 +16,8 @@ export interface Steps {
   make(record: WorkspaceRecord): Promise<WorkspaceRecord>;
   /** Files first, then what tells of them: a workspace is forgotten only once nothing of it is left. */
   erase(record: WorkspaceRecord): Promise<void>;
-  /** Has it there to be mounted. What comes of it is its state. */
+  /** Finishes what was begun with it, and has it there to be mounted. What comes of it is its state. */
   mounted(record: WorkspaceRecord): Promise<{ readonly path: string; readonly identity: FileIdentity }>;
-  /** Snapshots that were begun and not completed go; a restore that was begun is completed. */
-  finished(record: WorkspaceRecord): Promise<WorkspaceRecord>;
 }
 
 export interface StepsOptions {
@@ -73,7 +72,8 @@ export function createSteps({ repository, backends, sidecars, log }: StepsOption
   async function mounted(record: WorkspaceRecord) {
     try {
       const backend = await backends.of(record.backend);
-      const found = await backend.ready(spaceOf(record));
+      // a sandbox that starts before `resume` came to it must not see what is half restored
+      const found = await backend.ready(spaceOf(await finished(record)));
       if (record.state === "UNAVAILABLE") changed(record, "READY");
       return found;
     } catch (error) {
@@ -93,12 +93,17 @@ export function createSteps({ repository, backends, sidecars, log }: StepsOption
     }
   }
 
+  /** Snapshots that were begun and not completed go; a restore that was begun is completed. */
   async function finished(record: WorkspaceRecord): Promise<WorkspaceRecord> {
     const { restoring } = record;
     const torn = record.snapshots.filter(({ isComplete }) => !isComplete);
     if (restoring === undefined && torn.length === 0) return record;
     const backend = await backends.of(record.backend);
-    if (restoring !== undefined) await backend.restore(spaceOf(record), restoring);
+    if (restoring !== undefined) {
+      await backend.restore(spaceOf(record), restoring).catch((error: unknown) => {
+        if (!isRefusal(error)) throw error;
+      });
+    }
     for (const { id } of torn) await backend.removeSnapshot(spaceOf(record), id);
     return repository.edit(record, ({ restoring: _, ...now }) => ({
       ...now,
@@ -106,5 +111,5 @@ export function createSteps({ repository, backends, sidecars, log }: StepsOption
     }));
   }
 
-  return { changed, make, erase, mounted, finished };
+  return { changed, make, erase, mounted };
 }

@@ -49,3 +49,9 @@ export function taken(id: string): SandboxdError {
     metadata: { workspace_id: id },
   });
 }
+
+/** Whether a step of a backend failed with nothing changed. */
+export function isRefusal(error: unknown): boolean {
+  if (!(error instanceof SandboxdError)) return false;
+  return error.reason === "LIMIT_UNENFORCEABLE" || error.reason === "WORKSPACE_IN_USE";
+}

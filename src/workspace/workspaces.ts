@@ -103,7 +103,7 @@ export interface WorkspacesOptions {
 export function createWorkspaces(options: WorkspacesOptions): Workspaces {
   const { repository, backends, sidecars, room, tenants, rules, log } = options;
   const queues = createQueues();
-  const { make, erase, mounted, finished, changed } = createSteps(options);
+  const { make, erase, mounted, changed } = createSteps(options);
   /** Creations under way, by instance. */
   const beingMade = new Map<string, Promise<WorkspaceRecord>>();
   /** What goes on with those that nothing can start with. */
@@ -148,7 +148,9 @@ export function createWorkspaces(options: WorkspacesOptions): Workspaces {
     const making = queues.run(record.id, async () => {
       const now = get(record.id);
       if (now.instance !== record.instance) throw notFound(record.id);
-      return now.state === "CREATING" ? make(now) : now;
+      const done = now.state === "CREATING" ? await make(now) : now;
+      if (done.state === "DELETING") throw notFound(record.id);
+      return done;
     });
     beingMade.set(record.instance, making);
     const forget = () => void beingMade.delete(record.instance);
@@ -300,7 +302,7 @@ export function createWorkspaces(options: WorkspacesOptions): Workspaces {
         await queued(id, async (record) => {
           if (record.state === "CREATING") await make(record);
           else if (record.state === "DELETING") await erase(record);
-          else await mounted(await finished(record));
+          else await mounted(record);
         }).catch((error: unknown) =>
           log.warn({ workspace: id, err: messageOf(error) }, "workspace is not as it should be"),
         );

@@ -80,4 +80,33 @@ describe.skipIf(!isRoot)("a backup", () => {
     const unwritable = await backedUp({ kind: "directory", directory, keep: 1 });
     await vi.waitFor(() => expect(unwritable.outcomes[0]).toBe("failed"), { timeout: 20_000 });
   });
+
+  test("whose archive breaks off is never a whole one to its command", async () => {
+    const directory = temporary();
+    const script = `cat > ${directory}/part && mv ${directory}/part ${directory}/whole`;
+    const parts = workspaced();
+    await parts.create("home");
+    const outcomes: string[] = [];
+    const backups = createBackups({
+      policy: {
+        everyMs: 2_000,
+        timeoutMs: 20_000,
+        target: { kind: "command", command: ["sh", "-c", script] },
+      },
+      repository: parts.repository,
+      workspaces: parts.workspaces,
+      snapshots: {
+        async *readingNow<T>(): AsyncGenerator<T> {
+          yield Buffer.alloc(1_024) as T;
+          throw new Error("the archive broke off");
+        },
+      },
+      onEnd: (outcome) => void outcomes.push(outcome),
+      log: createLog({ level: "fatal" }),
+    });
+    onTestFinished(() => backups.close());
+    await vi.waitFor(() => expect(outcomes).toContain("failed"), { timeout: 20_000 });
+    expect(parts.repository.get("home")?.backup?.error).toBe("the archive broke off");
+    expect(readdirSync(directory)).not.toContain("whole");
+  });
 });

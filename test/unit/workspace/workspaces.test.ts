@@ -318,6 +318,23 @@ describe("the next life of the daemon", () => {
     expect(second.disk.steps).toEqual(expect.arrayContaining([`restore ${name}`, `removeSnapshot ${name}`]));
   });
 
+  test("completes a restore before a sandbox that starts at once sees anything of it", async () => {
+    const first = workspaced();
+    await first.create("home");
+    await first.snapshots.create("home", "good");
+    first.disk.faults.fail = (verb) => {
+      if (verb === "restore") throw kill;
+    };
+    await first.snapshots.restore("home", "good").catch(() => undefined);
+    first.disk.faults.fail = () => undefined;
+    const second = workspaced({ store: first.store, disk: first.disk, directory: first.directory });
+    second.disk.steps.length = 0;
+    await second.workspaces.ready("home", "acme");
+    await second.workspaces.resume();
+    expect(second.disk.steps.map((step) => step.split(" ")[0])).toEqual(["restore", "ready", "ready"]);
+    expect(second.workspaces.get("home").restoring).toBeUndefined();
+  });
+
   test("takes back workspaces that a lost state does not know, with their owner and project id", async () => {
     const first = workspaced();
     await first.create("home", { labels: { team: "a" } });
