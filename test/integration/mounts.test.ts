@@ -237,6 +237,24 @@ describe.skipIf(engineObstacle !== undefined)(`mounts (${engineObstacle ?? "engi
     expect(sandbox.spec).toMatchObject(mounts);
   });
 
+  test("a volume goes with the last sandbox that has it, and not before", async () => {
+    const volumes = async () => {
+      const filters = JSON.stringify({ label: [`sandboxd.host=${host.daemon.hostId}`] });
+      return ((await host.docker.listVolumes({ filters })).Volumes ?? []).map(({ Name: name }) => name);
+    };
+    const spec = { ...specOf("exec sleep 1000"), volumes: [{ name: "cache" }] };
+    for (const sandboxId of ["last-1", "last-2"])
+      await host.sandboxes.createSandbox({ sandboxId, tenant: "leaver", spec });
+    const isTheirs = (name: string) => name.endsWith("_cache_leaver");
+    expect((await volumes()).filter(isTheirs)).toHaveLength(1);
+    await host.sandboxes.deleteSandbox({ sandboxId: "last-1" });
+    // longer than it takes to be looked at
+    await new Promise((resolve) => setTimeout(resolve, 3_000));
+    expect((await volumes()).filter(isTheirs)).toHaveLength(1);
+    await host.sandboxes.deleteSandbox({ sandboxId: "last-2" });
+    await eventually("the end of the volume", volumes, (names) => !names.some(isTheirs), 60_000);
+  });
+
   test("a writable root layer that the engine's storage cannot bound is refused, and nothing is left", async () => {
     const spec = { ...specOf("exec sleep 1000"), rootBytes: BigInt(16 * mebibyte) };
     const refused = await refusalOf(host.sandboxes.createSandbox({ sandboxId: "writable", tenant, spec }));
