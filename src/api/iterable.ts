@@ -24,6 +24,23 @@ export type StreamEnd =
   | { readonly kind: "done" | "returned" }
   | { readonly kind: "failed"; readonly error: unknown };
 
+/** Calls `seen` with the first of them, when it is taken. */
+export function withFirst<T>(source: AsyncIterable<T>, seen: (first: T) => void): AsyncIterable<T> {
+  return {
+    [Symbol.asyncIterator]() {
+      const iterator = source[Symbol.asyncIterator]();
+      let isFirst = true;
+      const next = async () => {
+        const result = await iterator.next();
+        if (isFirst && result.done !== true) seen(result.value);
+        isFirst = false;
+        return result;
+      };
+      return { next, ...passedOn(iterator) };
+    },
+  };
+}
+
 /** Calls `ended` once when the stream is over, and puts what `translate` makes of an error in its place. */
 export function observed<T>(
   source: AsyncIterable<T>,

@@ -250,6 +250,20 @@ describe.skipIf(engineObstacle !== undefined)(`workspaces (${engineObstacle ?? "
       code: "InvalidArgument",
       reason: "ARCHIVE_REFUSED",
     });
+    // who had the files of a tenant, and of which workspace, is in the audit
+    for (const [method, id] of [
+      ["ExportWorkspace", "home"],
+      ["ImportWorkspace", "copy"],
+    ]) {
+      const line = new RegExp(
+        `"audit":true,"method":"sandboxd.v1.WorkspaceService/${method}".*"workspace_id":"${id}"`,
+      );
+      await eventually(
+        "the audit",
+        () => host.daemon.logs(),
+        (logs) => line.test(logs),
+      );
+    }
     await run("busy", sleeping, "copy");
     expect(await refusalOf(host.workspaces.importWorkspace(archive()))).toMatchObject({
       reason: "WORKSPACE_IN_USE",

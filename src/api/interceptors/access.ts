@@ -7,7 +7,7 @@ import type { Logger } from "pino";
 import { callerKey } from "../caller.ts";
 import { reasonOf, shortened, statusName } from "../error-encoding.ts";
 import type { StreamEnd } from "../iterable.ts";
-import { observed } from "../iterable.ts";
+import { observed, withFirst } from "../iterable.ts";
 import { isReadOnly, methodName } from "../method.ts";
 import type { ApiMetrics } from "../ports.ts";
 
@@ -19,6 +19,11 @@ export function createAccessInterceptor(log: Logger, metrics: ApiMetrics): Inter
     const begun = performance.now();
     const method = methodName(request.method);
     const audited = !isReadOnly(request.method);
+    /** What is asked; of a stream, its first message, which says about what it is. */
+    let asked: unknown = request.stream ? undefined : request.message;
+    const passed = request.stream
+      ? { ...request, message: withFirst(request.message, (first) => (asked = first)) }
+      : request;
     function ended(end: StreamEnd, response?: unknown): void {
       const durationMs = performance.now() - begun;
       const { code, reason } = outcome(end);
@@ -27,7 +32,6 @@ export function createAccessInterceptor(log: Logger, metrics: ApiMetrics): Inter
         return;
       }
       const caller = request.contextValues.get(callerKey);
-      const asked = request.stream ? undefined : request.message;
       const sandboxId = idOf(asked, "sandbox") ?? idOf(response, "sandbox");
       const workspaceId = idOf(asked, "workspace") ?? idOf(response, "workspace");
       const tenant = tenantOf(asked);
@@ -46,7 +50,7 @@ export function createAccessInterceptor(log: Logger, metrics: ApiMetrics): Inter
       log[audited ? "info" : "debug"](line, "call");
     }
     try {
-      const response = await next(request);
+      const response = await next(passed);
       if (response.stream) {
         return { ...response, message: observed(response.message, (end) => ended(end)) };
       }
@@ -83,6 +87,8 @@ function tenantOf(message: unknown): string | undefined {
 function idOf(message: unknown, kind: "sandbox" | "workspace"): string | undefined {
   if (typeof message !== "object" || message === null) return undefined;
   const fields = message as Readonly<Record<string, unknown>>;
+  const { part } = fields as { readonly part?: { readonly value?: unknown } };
+  if (part !== undefined) return idOf(part.value, kind);
   const id = fields[`${kind}Id`];
   if (typeof id === "string" && id !== "") return shortened(id, idMaxLength);
   return fields[kind] === undefined ? undefined : idOf(fields[kind], kind);
