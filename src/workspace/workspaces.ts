@@ -2,7 +2,7 @@
 // serial queue per workspace. What a daemon that was killed had begun is finished by the next.
 
 import { randomBytes, randomUUID } from "node:crypto";
-import { messageOf, SandboxdError } from "../errors.ts";
+import { SandboxdError } from "../errors.ts";
 import type { Log } from "../observe/log.ts";
 import { createQueues } from "../sandbox/queue.ts";
 import type { SandboxRecord } from "../sandbox/record.ts";
@@ -17,6 +17,7 @@ import {
   type LimitsRequest,
 } from "./limits.ts";
 import { promisedOf, spaceOf, type WorkspaceLimits, type WorkspaceRecord } from "./record.ts";
+import { createRecovery, type Recovery } from "./recovery.ts";
 import type { WorkspaceRepository } from "./repository.ts";
 import type { WorkspaceRoom } from "./room.ts";
 import type { Sidecars } from "./sidecars.ts";
@@ -36,7 +37,7 @@ export interface WorkspaceUpdate extends Waiting {
   readonly generation?: number;
 }
 
-export interface Workspaces {
+export interface Workspaces extends Recovery {
   /** In order of id. */
   all(): readonly WorkspaceRecord[];
   /** @throws SandboxdError WORKSPACE_NOT_FOUND. */
@@ -71,19 +72,6 @@ export interface Workspaces {
   ): Promise<T>;
   /** Whether something that takes long goes on with it. */
   isBusy(id: string): boolean;
-  /**
-   * Takes back what the state does not know, from beside the files themselves. Before anybody is served: else their owners' uids could be given to
-   * others.
-   */
-  takeBack(): Promise<void>;
-  /** Finishes what an earlier daemon began. */
-  resume(): Promise<void>;
-  /** Tries again what could not be done, and takes back what was put beside the files since. Does not fail. */
-  look(): Promise<void>;
-  /** Names of spaces of a backend that no record is of: of a state that was lost, or a power cut. They are left alone. */
-  strangers(backend: Backend): Promise<readonly string[]>;
-  /** Begins nothing more by itself. */
-  close(): void;
 }
 
 export interface WorkspacesOptions {
@@ -101,14 +89,13 @@ export interface WorkspacesOptions {
 }
 
 export function createWorkspaces(options: WorkspacesOptions): Workspaces {
-  const { repository, backends, sidecars, room, tenants, rules, log } = options;
+  const { repository, backends, sidecars, room, tenants, rules } = options;
   const queues = createQueues();
   const { make, erase, mounted, changed } = createSteps(options);
   /** Creations under way, by instance. */
   const beingMade = new Map<string, Promise<WorkspaceRecord>>();
   /** What goes on with those that nothing can start with. */
   const busy = new Map<string, string>();
-  let isClosed = false;
 
   function get(id: string): WorkspaceRecord {
     const record = repository.get(id);
@@ -164,21 +151,14 @@ export function createWorkspaces(options: WorkspacesOptions): Workspaces {
       if (record !== undefined) await step(record);
     });
 
-  async function takeBack(): Promise<void> {
-    const known = new Set(repository.all().map((record) => spaceOf(record).name));
-    for (const record of await sidecars.except(known)) {
-      if (repository.get(record.id) !== undefined) continue;
-      try {
-        tenants.adopt(record.tenant, record.uid);
-        repository.adopt(record);
-        log.warn({ workspace: record.id }, "workspace taken back; the daemon's state did not know it");
-      } catch (error) {
-        log.warn({ workspace: record.id, err: messageOf(error) }, "workspace cannot be taken back yet");
-      }
-    }
-  }
+  const recovery = createRecovery({
+    ...options,
+    ...{ make, erase, mounted, queued },
+    isBeingMade: ({ instance }) => beingMade.has(instance),
+  });
 
   return {
+    ...recovery,
     all: repository.all,
     get,
     sandboxesOf,
@@ -292,44 +272,6 @@ export function createWorkspaces(options: WorkspacesOptions): Workspaces {
         if (record.state !== "UNAVAILABLE") assertUsable(record);
         return mounted(record);
       });
-    },
-
-    takeBack,
-
-    async resume() {
-      for (const { id } of repository.all()) {
-        if (isClosed) return;
-        await queued(id, async (record) => {
-          if (record.state === "CREATING") await make(record);
-          else if (record.state === "DELETING") await erase(record);
-          else await mounted(record);
-        }).catch((error: unknown) =>
-          log.warn({ workspace: id, err: messageOf(error) }, "workspace is not as it should be"),
-        );
-      }
-    },
-
-    async strangers(backend) {
-      const known = new Set(repository.all().map((record) => spaceOf(record).name));
-      return (await backend.list()).filter((name) => !known.has(name));
-    },
-
-    close() {
-      isClosed = true;
-    },
-
-    async look() {
-      await takeBack();
-      for (const { id, state } of repository.all()) {
-        if (isClosed) return;
-        if (state === "READY") continue;
-        await queued(id, async (record) => {
-          if (record.state === "DELETING") await erase(record);
-          if (record.state === "UNAVAILABLE") await mounted(record);
-          // one that could neither be made nor given up, as the state could not be written
-          if (record.state === "CREATING" && !beingMade.has(record.instance)) await make(record);
-        }).catch(() => undefined);
-      }
     },
   };
 }
