@@ -551,6 +551,16 @@ describe.skipIf(fileSystemObstacle !== undefined)("a file system in a file", () 
     expect(readdirSync(join(bench.home.directory, "images"))).toEqual(["one.img"]);
   });
 
+  test("is removed though a program of the host was in it for a moment, as `df` is", async () => {
+    await bench.backend.create(space);
+    const held = await open(bench.home.contentOf("one"));
+    const removed = bench.backend.remove(space);
+    await sleep(100);
+    await held.close();
+    await removed;
+    expect(await bench.left()).toEqual([]);
+  });
+
   test("that another mount namespace still holds is neither removed nor made anew", async () => {
     await bench.backend.create(space);
     const holder = spawnSync(

@@ -1,6 +1,7 @@
 // Mounts images, and takes them off again for good: a file is touched only once no mount of it is left, in whatever namespace.
 
 import { mkdir } from "node:fs/promises";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { Waiting } from "../../engine/runtime.ts";
 import { SandboxdError } from "../../errors.ts";
 import { unavailable } from "./failing.ts";
@@ -26,6 +27,8 @@ export interface LoopMounts {
 const options = ["loop", "nosuid", "nodev", "noatime"];
 /** A large file system is looked through in minutes. */
 const repairMs = 30 * 60_000;
+/** How long a mount may be busy before it is told to be in use. */
+const busyMs = 1_000;
 
 export function createLoopMounts(run: RunTool): LoopMounts {
   /** By device: the kernel takes 15 ms for it, which nobody has to wait for. */
@@ -54,13 +57,24 @@ export function createLoopMounts(run: RunTool): LoopMounts {
     });
   }
 
+  /** Whoever asks how full all file systems of a host are (`df`, a monitoring agent) is in each for a moment, and makes it busy. */
+  async function takeOff(folder: string): Promise<void> {
+    for (const end = Date.now() + busyMs; ; await sleep(20)) {
+      try {
+        await run("umount", [folder]);
+        return;
+      } catch (error) {
+        if (!(error instanceof ToolError && error.said.includes("busy"))) throw error;
+        if (Date.now() > end) throw inUse(folder, error);
+      }
+    }
+  }
+
   async function unmount(folder: string): Promise<void> {
     for (let found = await mountedOn(folder); found !== undefined; found = await mountedOn(folder)) {
       await forbidding.get(found.device);
       forbidding.delete(found.device);
-      await run("umount", [folder]).catch((error: unknown) => {
-        throw error instanceof ToolError && error.said.includes("busy") ? inUse(folder, error) : error;
-      });
+      await takeOff(folder);
       if (!(await isDetached(found.device, found.image))) throw inUse(folder);
     }
   }
