@@ -64,6 +64,20 @@ export const catalogue = {
   SNAPSHOT_NOT_FOUND: "not_found",
   ARCHIVE_REFUSED: "invalid_argument",
   ARCHIVE_TOO_LARGE: "resource_exhausted",
+  PROCESS_NOT_FOUND: "not_found",
+  PROCESS_ALREADY_EXISTS: "already_exists",
+  PROCESS_LIMIT_REACHED: "resource_exhausted",
+  INPUT_OUT_OF_ORDER: "out_of_range",
+  TOOLBOX_UNAVAILABLE: "failed_precondition",
+  FILE_NOT_FOUND: "not_found",
+  FILE_ALREADY_EXISTS: "already_exists",
+  FILE_NOT_ALLOWED: "permission_denied",
+  FILE_READ_ONLY: "failed_precondition",
+  FILE_WRONG_TYPE: "failed_precondition",
+  DIRECTORY_NOT_EMPTY: "failed_precondition",
+  FILE_CHANGED: "aborted",
+  FILE_NO_SPACE: "resource_exhausted",
+  FILE_FAILED: "internal",
 } as const satisfies Record<string, Status>;
 
 export type Reason = keyof typeof catalogue;
