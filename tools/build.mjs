@@ -1,4 +1,4 @@
-// npm run build: compiles the daemon into dist/ when a source is newer.
+// npm run build: compiles the daemon and the toolbox into dist/ when a source is newer.
 import { ensureBuild } from "./lib/build.mjs";
 import { ensureDependencies } from "./lib/deps.mjs";
 import { main } from "./lib/process.mjs";

@@ -4,6 +4,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <libgen.h>
 #include <signal.h>
 #include <stdio.h>
@@ -31,7 +32,7 @@ int listen_at(const char *path) {
   if (listener < 0) return -1;
   if (socket_address(&address, path) != 0) {
     errno = ENAMETOOLONG;
-  } else if (bind(listener, (struct sockaddr *)&address, sizeof address) == 0 && chmod(path, 0600) == 0 && listen(listener, 64) == 0) {
+  } else if (bind(listener, (struct sockaddr *)&address, sizeof address) == 0 && chmod(path, 0600) == 0 && listen(listener, SOMAXCONN) == 0) {
     return listener;
   }
   int error = errno;
@@ -43,8 +44,9 @@ int listen_at(const char *path) {
 bool is_answered(const char *path) {
   struct sockaddr_un address;
   if (socket_address(&address, path) != 0) return false;
-  int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  bool answered = probe >= 0 && connect(probe, (struct sockaddr *)&address, sizeof address) == 0;
+  int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  // one whose queue is full is there, too
+  bool answered = probe >= 0 && (connect(probe, (struct sockaddr *)&address, sizeof address) == 0 || errno == EAGAIN);
   if (probe >= 0) close(probe);
   return answered;
 }
@@ -113,7 +115,27 @@ static void serve_request(int connection, const char *directory, pid_t server) {
   }
 }
 
+// Says that no worker can be had. What was asked is read first: with bytes unread, closing breaks the connection, and the daemon may never
+// see the answer.
+static void refuse(int connection, int error) {
+  struct timeval patience = {.tv_usec = 100000};
+  setsockopt(connection, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+  static uint8_t buffer[MOST_FRAME];
+  uint8_t type;
+  struct reader request;
+  receive_frame(connection, buffer, &type, &request);
+  send_error(connection, error, "fork", "");
+}
+
+// Nothing of the exec that started the server lives on in it, or in what it starts: streams of the engine's would stay open.
+static void leave_exec(void) {
+  int nothing = open("/dev/null", O_RDWR);
+  for (int i = 0; i < 3 && nothing >= 0; i++) dup2(nothing, i);
+  close_range(3, ~0U, 0);
+}
+
 int serve(const char *socket_path) {
+  leave_exec();
   // the kernel reaps the workers
   struct sigaction reap = {.sa_handler = SIG_DFL, .sa_flags = SA_NOCLDWAIT};
   sigaction(SIGCHLD, &reap, NULL);
@@ -143,7 +165,7 @@ int serve(const char *socket_path) {
       serve_request(connection, directory, server);
       _exit(0);
     }
-    if (worker < 0) send_error(connection, errno, "fork", "");
+    if (worker < 0) refuse(connection, errno);
     close(connection);
   }
 }

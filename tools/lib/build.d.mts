@@ -1,2 +1,2 @@
-/** Compiles src/ and gen/ into dist/ unless that is up to date. */
+/** Compiles src/, gen/ and docker/toolbox/ into dist/ unless that is up to date. */
 export function ensureBuild(options: { readonly log: (line: string) => void }): Promise<void>;

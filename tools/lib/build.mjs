@@ -1,7 +1,8 @@
-// The compiled daemon in dist/: made again when a source is newer than the last build.
+// What is compiled, in dist/: the daemon and the toolbox, made again when a source is newer than the last build.
 import { existsSync, readdirSync, statSync, utimesSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { Advice, root, run } from "./process.mjs";
+import { ensureToolbox } from "./toolbox.mjs";
 
 const stamp = path.join(root, "dist/.built");
 const sources = ["src", "gen", "tsconfig.json", "tsconfig.build.json", "package-lock.json"];
@@ -20,8 +21,9 @@ function isFresh() {
   return sources.every((name) => newest(path.join(root, name)) <= built);
 }
 
-/** Compiles src/ and gen/ into dist/ unless that is up to date. Fails with the compiler's words. */
+/** Compiles src/, gen/ and docker/toolbox/ into dist/ unless that is up to date. Fails with the compiler's words. */
 export async function ensureBuild({ log }) {
+  await ensureToolbox({ log });
   if (isFresh()) return;
   const started = new Date();
   log("compiling");

@@ -1,4 +1,4 @@
-// What of this checkout runs on a host: the launcher, the compiled daemon, the packages that it needs, its own Node, and the files of
+// What of this checkout runs on a host: the launcher, the compiled daemon and toolbox, the packages that it needs, its own Node, and the files of
 // its service. Installed by systemd/install.sh.
 import { createHash } from "node:crypto";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -18,10 +18,11 @@ function packages() {
 /** The version, and a hash of what tells one build of it from another. */
 function releaseId() {
   const hash = createHash("sha256").update(readFileSync(path.join(root, "package-lock.json")));
-  for (const folder of ["bin", "dist/src", "dist/gen", "systemd"]) {
+  const whole = ["bin", "dist/toolbox"];
+  for (const folder of [...whole, "dist/src", "dist/gen", "systemd"]) {
     for (const name of readdirSync(path.join(root, folder), { recursive: true }).sort()) {
       const file = path.join(root, folder, name);
-      if (folder === "bin" || /\.(js|service|sh|sysusers|tmpfiles)$/.test(name))
+      if (whole.includes(folder) || /\.(js|service|sh|sysusers|tmpfiles)$/.test(name))
         hash.update(name).update(readFileSync(file));
     }
   }
@@ -30,7 +31,7 @@ function releaseId() {
 }
 
 /**
- * Writes a tar file of all that a host needs, and returns the release's id. The daemon must be compiled. `id` replaces the
+ * Writes a tar file of all that a host needs, and returns the release's id. The daemon and the toolbox must be compiled. `id` replaces the
  * id, so that tests have two releases of one build.
  */
 export async function packRelease(file, { id = releaseId() } = {}) {
