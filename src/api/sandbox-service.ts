@@ -8,11 +8,12 @@ import {
   type SandboxService,
   type UpdateSandboxRequest,
 } from "../../gen/sandboxd/v1/sandbox_service_pb.ts";
-import type { LogChunk } from "../engine/runtime.ts";
+import type { LogEntry } from "../engine/runtime.ts";
 import { invalidField, SandboxdError } from "../errors.ts";
 import type { Sampler } from "../monitor/sampler-loop.ts";
 import type { Clock } from "../sandbox/clock.ts";
 import type { Explanation } from "../sandbox/explain.ts";
+import type { LogReader } from "../sandbox/log-reader.ts";
 import type { Manager, UpdateRequest } from "../sandbox/manager.ts";
 import type { Actor, Resources, SandboxRecord } from "../sandbox/record.ts";
 import { isOfSandbox, type Repository } from "../sandbox/repository.ts";
@@ -27,6 +28,7 @@ import { millisecondsOf } from "./time-codec.ts";
 
 export interface SandboxServiceOptions {
   readonly manager: Manager;
+  readonly logs: LogReader;
   readonly repository: Repository;
   readonly events: EventLog;
   readonly sampler: Sampler;
@@ -44,6 +46,7 @@ const defaultWindowMs = 60_000;
 
 export function createSandboxService({
   manager,
+  logs,
   repository,
   events,
   sampler,
@@ -134,10 +137,12 @@ export function createSandboxService({
       await manager.delete(sandboxId, asking(context));
       return {};
     },
-    async *streamLogs({ sandboxId, follow, tailLines, since, stream }, { signal }) {
-      const chunks = manager.logs(sandboxId, {
+    async *streamLogs({ sandboxId, follow, tailLines, since, stream, afterSequence }, { signal }) {
+      const batches = logs.read(manager.get(sandboxId), {
         follow,
         signal,
+        // before every line is where a reader without a number begins
+        ...(afterSequence ? { afterSequence } : {}),
         ...(tailLines === undefined ? {} : { tailLines }),
         ...(since === undefined
           ? {}
@@ -148,7 +153,7 @@ export function createSandboxService({
       });
       const detach = follow ? attach(sandboxId) : undefined;
       try {
-        for await (const chunk of chunks) yield logChunkOf(chunk);
+        for await (const { entries } of batches) for (const entry of entries) yield logEntryOf(entry);
       } finally {
         detach?.();
       }
@@ -194,7 +199,9 @@ function asking(context: HandlerContext): { readonly actor: Actor; readonly sign
   return { actor: actorOfCaller(context.values.get(callerKey)), signal: context.signal };
 }
 
-function logChunkOf({ timeNanoseconds, stream, data }: LogChunk) {
+function logEntryOf(entry: LogEntry) {
+  if (entry.kind === "gap") return { sequence: entry.sequence - 1n, gap: { nextSequence: entry.sequence } };
+  const { timeNanoseconds, stream, data, sequence } = entry;
   return {
     time: {
       seconds: timeNanoseconds / 1_000_000_000n,
@@ -202,6 +209,7 @@ function logChunkOf({ timeNanoseconds, stream, data }: LogChunk) {
     },
     stream: stream === "stderr" ? LogStream.STDERR : LogStream.STDOUT,
     data: Uint8Array.from(data),
+    sequence,
   };
 }
 

@@ -1,7 +1,7 @@
 // Where in a sandbox a mount may be: the same rule for requests and for templates.
 
 /** What the engine and the daemon mount there themselves, with what is below. */
-const taken = ["/tmp", "/dev", "/proc", "/sys"] as const;
+const taken = ["/tmp", "/dev", "/proc", "/sys", "/.sandboxd"] as const;
 
 /** Where the engine puts files of its own, so that they cannot be something else as a whole. */
 const shared = ["/etc", "/sbin"] as const;

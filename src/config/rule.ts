@@ -62,7 +62,7 @@ export const plainDirectory: TextRule = {
 
 /** As in the contract. */
 export const mountTarget: TextRule = {
-  name: "an absolute path outside /tmp, /dev, /proc and /sys",
+  name: "an absolute path outside /tmp, /dev, /proc, /sys and /.sandboxd",
   read(text) {
     const problem = targetProblem(text);
     return problem === undefined ? { value: text } : { problem };

@@ -2,6 +2,7 @@
 // language. There is no field for what must never be asked.
 
 import { checkMounts } from "./mounts.ts";
+import { toolboxPath } from "./toolbox-mount.ts";
 
 /** Throttles of one block device. An absent rate is not throttled. */
 export interface BlockIoLimits {
@@ -66,6 +67,8 @@ export interface TmpfsMount {
   readonly sizeBytes: number;
   /** At least 16. */
   readonly inodes: number;
+  /** Nothing in it can be executed. */
+  readonly noExec?: true;
 }
 
 /** A volume of the engine's driver `local`: it mounts what the options say while a container that has it runs. */
@@ -86,6 +89,14 @@ export interface VolumeMount {
 }
 
 export type Mount = BindMount | TmpfsMount | VolumeMount;
+
+/** The daemon's own program in the container, read-only at `toolboxPath`: a directory of the host with `toolbox` and an empty `run`. */
+export interface ToolboxMount {
+  /** Of the engine's volume that shows it: one for all containers that have the same. */
+  readonly volume: string;
+  readonly source: string;
+  readonly identity: DirectoryIdentity;
+}
 
 /** What the container may reach. One member now, a union so that callers already have to name it. */
 export interface ContainerNetwork {
@@ -129,6 +140,8 @@ export interface ContainerPlan {
   readonly imageVolumes: readonly string[];
   /** At most 64, in order of target. No target is in another, in /tmp, or above an image volume that is not it. */
   readonly mounts: readonly Mount[];
+  /** Absent: the container has none. */
+  readonly toolbox?: ToolboxMount;
   /** Size of a writable root layer, 1 MiB to 1 PiB. Absent: the root is read-only. */
   readonly rootBytes?: number;
   readonly network: ContainerNetwork;
@@ -214,6 +227,8 @@ export function checkPlan(plan: ContainerPlan): void {
   for (const path of plan.imageVolumes) {
     checkDirectory("imageVolumes", path);
     if (path === "/") throw new RangeError("imageVolumes: the root cannot be a volume");
+    if (plan.toolbox !== undefined && (path === toolboxPath || path.startsWith(`${toolboxPath}/`)))
+      throw new RangeError(`imageVolumes: ${path} is where the toolbox is`);
   }
   checkMounts(plan);
 }

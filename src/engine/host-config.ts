@@ -5,6 +5,7 @@ import type { ContainerCreateOptions, HostConfig } from "dockerode";
 import { type ContainerLimits, type ContainerPlan, checkPlan } from "./container-plan.ts";
 import { mountSettings } from "./mounts.ts";
 import { seccompProfile } from "./seccomp.ts";
+import { toolboxRun } from "./toolbox-mount.ts";
 
 /** `HostConfig` with the fields that the client's types lack. */
 interface HardenedHostConfig extends HostConfig {
@@ -141,7 +142,8 @@ function thermalPaths(possibleCpus: number): readonly string[] {
 // `mode` says, so the sandbox's user owns it. Builds run what they made: only shared memory refuses execution.
 function tmpfs(plan: ContainerPlan): Record<string, string> {
   const { tmpfsBytes, tmpfsInodes, shmBytes } = plan.limits;
-  const common = `rw,nosuid,nodev,mode=1777,uid=${plan.uid},gid=${plan.gid}`;
+  const owner = `uid=${plan.uid},gid=${plan.gid}`;
+  const common = `rw,nosuid,nodev,mode=1777,${owner}`;
   const scratch = (bytes: number, inodes: number) => `${common},exec,size=${bytes},nr_inodes=${inodes}`;
   const mounted = new Set(plan.mounts.map(({ target }) => target));
   const scratchDirs = new Set([writableDir, ...plan.imageVolumes.filter((path) => !mounted.has(path))]);
@@ -153,6 +155,11 @@ function tmpfs(plan: ContainerPlan): Record<string, string> {
       ),
     ),
     "/dev/shm": `${common},noexec,size=${shmBytes},nr_inodes=${shmInodes}`,
+    ...(plan.toolbox === undefined
+      ? {}
+      : {
+          [toolboxRun.target]: `rw,nosuid,nodev,mode=0700,${owner},noexec,size=${toolboxRun.sizeBytes},nr_inodes=${toolboxRun.inodes}`,
+        }),
   };
 }
 

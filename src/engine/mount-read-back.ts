@@ -41,7 +41,9 @@ export function findMountFaults(
     // the last one is on top
     const found = seen.findLast((one) => one.target === target);
     if (found === undefined) return [fault("nothing is mounted there", target)];
-    const inside = seen.find((one) => isIn(one.target, target));
+    const inside = seen.find(
+      (one) => isIn(one.target, target) && !mounts.some((planned) => planned.target === one.target),
+    );
     return [
       ...flagFaults(mount, found),
       ...(inside === undefined ? [] : [fault(`something else is mounted at ${inside.target}`, target)]),
@@ -73,7 +75,8 @@ export function parseMountInfo(text: string): readonly KernelMount[] {
 function flagFaults(mount: Mount, { flags, isPropagated, type }: KernelMount): readonly MountFault[] {
   const { target } = mount;
   const isReadOnly = mount.kind !== "tmpfs" && mount.readOnly;
-  const wanted = ["nosuid", "nodev", isReadOnly ? "ro" : "rw"];
+  const isData = mount.kind === "tmpfs" && mount.noExec === true;
+  const wanted = ["nosuid", "nodev", isReadOnly ? "ro" : "rw", ...(isData ? ["noexec"] : [])];
   const types = typesOf(mount);
   return [
     ...wanted.filter((flag) => !flags.has(flag)).map((flag) => fault(`is not ${flag}`, target)),
@@ -137,10 +140,10 @@ function sizeFaults(
 }
 
 /** From include/uapi/asm-generic/fcntl.h: opens a name without what it names, so that nothing happens there. */
-const oPath = 0o10000000;
+export const oPath = 0o10000000;
 
-/** The directory of a path below a root, one component after the other, so that no link is followed. */
-function openInside(root: string, path: string): number | undefined {
+/** Opens the directory of a path below a root, one component after the other, so that no link is followed. Undefined if there is none. */
+export function openInside(root: string, path: string): number | undefined {
   let directory = openSync(root, oPath | constants.O_DIRECTORY);
   for (const part of path.split("/").slice(1)) {
     const parent = directory;

@@ -1,7 +1,8 @@
 // The mounts of a plan: their bounds, and what the engine is asked for and shows of them.
 
 import type { HostConfig, MountSettings } from "dockerode";
-import type { BindMount, ContainerPlan, Mount, VolumeMount } from "./container-plan.ts";
+import type { BindMount, ContainerPlan, Mount, ToolboxMount, VolumeMount } from "./container-plan.ts";
+import { toolboxPath, toolboxRun } from "./toolbox-mount.ts";
 
 const mostMounts = 64;
 const KiB = 1_024;
@@ -10,7 +11,9 @@ const KiB = 1_024;
 const volumeFlags = ["nosuid", "nodev", "private"] as const;
 
 /** @throws RangeError naming the mount and what is wrong with it. */
-export function checkMounts({ mounts, imageVolumes }: ContainerPlan): void {
+export function checkMounts({ mounts, imageVolumes, toolbox }: ContainerPlan): void {
+  if (toolbox !== undefined && !isPlain(toolbox.source))
+    throw new RangeError(`toolbox: ${JSON.stringify(toolbox.source)} is no plain absolute path`);
   if (mounts.length > mostMounts) throw new RangeError(`mounts: ${mounts.length} is above ${mostMounts}`);
   for (const [index, mount] of mounts.entries()) {
     const { target } = mount;
@@ -20,6 +23,8 @@ export function checkMounts({ mounts, imageVolumes }: ContainerPlan): void {
     // a comma would end the path in the engine's own notation, and a blank is written otherwise in the kernel's
     if (!isPlain(target) || !/^[A-Za-z0-9._/-]+$/.test(target)) fail("is no plain absolute path");
     if (/^\/(tmp|dev|proc|sys)(\/|$)/.test(target)) fail("is where others are mounted");
+    if (toolbox !== undefined && (target === toolboxPath || isIn(target, toolboxPath)))
+      fail("is where the toolbox is");
     const wrongly = mounts
       .slice(0, index)
       .find((before) => before.target >= target || isIn(target, before.target));
@@ -68,24 +73,43 @@ export function isIn(path: string, directory: string): boolean {
 }
 
 /**
- * What the engine is to mount. A directory that cannot be written to is a volume: runtimes that make a mount read-only drop its
- * nosuid and nodev (seen of runc 1.1), so it must be all three before the container gets it.
+ * What the engine is to mount, in order of target. A directory that cannot be written to is a volume: runtimes that make a mount
+ * read-only drop its nosuid and nodev (seen of runc 1.1), so it must be all three before the container gets it.
  */
 export function engineMounts(plan: ContainerPlan): readonly (BindMount | VolumeMount)[] {
-  return plan.mounts.flatMap((mount) => {
+  const asked = plan.mounts.flatMap((mount) => {
     if (mount.kind === "tmpfs") return [];
     return mount.kind === "bind" && mount.readOnly ? [readOnlyVolume(plan, mount)] : [mount];
   });
+  if (plan.toolbox === undefined) return asked;
+  return [...asked, toolboxVolume(plan, plan.toolbox)].toSorted((a, b) => (a.target < b.target ? -1 : 1));
+}
+
+/** Everything that is mounted for a plan beside the engine's own, as a container is to see it. */
+export function mountsSeen(plan: ContainerPlan): readonly Mount[] {
+  const { mounts, toolbox } = plan;
+  return toolbox === undefined ? mounts : [...mounts, toolboxVolume(plan, toolbox), toolboxRun];
+}
+
+/** One for all containers that have the same, so the engine mounts it once. */
+function toolboxVolume(plan: ContainerPlan, { volume, source, identity }: ToolboxMount): VolumeMount {
+  const labels = { ...hostLabelOf(plan), [`${plan.labelPrefix}volume`]: volume };
+  const options = directoryOptions(source);
+  return { kind: "volume", name: volume, options, labels, target: toolboxPath, readOnly: true, identity };
+}
+
+function hostLabelOf({ labels, labelPrefix }: ContainerPlan): Readonly<Record<string, string>> {
+  const name = `${labelPrefix}host`;
+  const host = labels[name];
+  return host === undefined ? {} : { [name]: host };
 }
 
 function readOnlyVolume(plan: ContainerPlan, { source, target, identity }: BindMount): VolumeMount {
-  const hostLabel = `${plan.labelPrefix}host`;
-  const host = plan.labels[hostLabel];
   return {
     kind: "volume",
     name: `${plan.name}${target.replaceAll("/", "_")}`,
     options: directoryOptions(source),
-    labels: host === undefined ? {} : { [hostLabel]: host },
+    labels: hostLabelOf(plan),
     target,
     readOnly: true,
     identity,

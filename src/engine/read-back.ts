@@ -7,6 +7,7 @@ import type { ContainerPlan } from "./container-plan.ts";
 import { deviceNumberOf, findUnenforced, readBackLimits } from "./limits.ts";
 import { hasExecuted } from "./main-command.ts";
 import { findMountFaults, findRootFaults, firstProcessIn, type MountFault } from "./mount-read-back.ts";
+import { mountsSeen } from "./mounts.ts";
 import { engineLagMs, hasEnded } from "./process-end.ts";
 import type { Runtime, Waiting } from "./runtime.ts";
 
@@ -52,7 +53,9 @@ export async function readBack(
   }
 }
 
-function faultsOf({ mounts, rootBytes }: ContainerPlan, pid: number): readonly MountFault[] {
+function faultsOf(plan: ContainerPlan, pid: number): readonly MountFault[] {
+  const { rootBytes } = plan;
+  const mounts = mountsSeen(plan);
   return [
     ...(mounts.length === 0 ? [] : findMountFaults(mounts, pid)),
     ...(rootBytes === undefined ? [] : findRootFaults(rootBytes, pid)),
@@ -61,7 +64,7 @@ function faultsOf({ mounts, rootBytes }: ContainerPlan, pid: number): readonly M
 
 /** Nothing is looked for where there are none: this is asked at every start. */
 function seesItsMounts(plan: ContainerPlan, paths: CgroupPaths): boolean {
-  if (plan.mounts.length === 0 && plan.rootBytes === undefined) return true;
+  if (mountsSeen(plan).length === 0 && plan.rootBytes === undefined) return true;
   const pid = firstProcessIn(paths.pids);
   if (pid === undefined) return false;
   try {

@@ -79,6 +79,33 @@ export interface LogOptions extends Waiting {
   readonly stream?: LogChunk["stream"];
 }
 
+/** A line with its number (`log-numbers.ts`); or word that lines before the one of this number are gone. */
+export type LogEntry =
+  | (LogChunk & { readonly kind: "line"; readonly sequence: bigint })
+  | { readonly kind: "gap"; readonly sequence: bigint };
+
+/** A place in a log: the line that was seen last, and whether it was in this container's log or in one before it. */
+export interface LogPosition {
+  readonly sequence: bigint;
+  readonly isOfThisLog: boolean;
+}
+
+export interface NumberedLogOptions extends Waiting {
+  /** Left out: from the oldest line that is there. */
+  readonly after?: LogPosition;
+  /** Whether to wait for more, until the log is removed, or the engine ends its stream of it. */
+  readonly follow: boolean;
+}
+
+/** Reads logs whole. */
+export interface NumberedLogs {
+  /**
+   * Reads a log from its oldest line or a known one on, over its rotations, at the reader's pace; some lines at a time. Ends at
+   * once where there is no such container. @throws SandboxdError SEQUENCE_TRUNCATED for a number that is not of this log.
+   */
+  numberedLog(id: string, options: NumberedLogOptions): AsyncIterable<readonly LogEntry[]>;
+}
+
 export interface ExecRequest {
   /** The executable and its arguments. */
   readonly command: readonly string[];
@@ -90,6 +117,9 @@ export interface ExecRequest {
   /** Output beyond is dropped. */
   readonly maxOutputBytes: number;
 }
+
+/** A program that is to run inside on its own: without input, and nobody reads what it writes. */
+export type LaunchRequest = Pick<ExecRequest, "command" | "user" | "workingDir">;
 
 /** `timeout`: it did not end, or not close its output, in time. `excess`: it wrote more than 1 MiB. Either was killed. */
 export type ExecResult =
@@ -165,6 +195,14 @@ export interface Runtime {
    * @throws SandboxdError ENGINE_FAILED if the container does not run, or is paused.
    */
   exec(id: string, request: ExecRequest, options?: Waiting): Promise<ExecResult>;
+  /**
+   * Starts a program inside that goes on by itself, confined as `exec`. Resolves once it runs.
+   *
+   * @throws SandboxdError INVALID_STATE if the container does not run, or is paused; PROCESS_LIMIT_REACHED if it has all the
+   * processes that it may; TOOLBOX_UNAVAILABLE for a program that cannot be executed.
+   */
+  launch(id: string, request: LaunchRequest, options?: Waiting): Promise<void>;
+  /** As the engine tells it: quick for a few last lines; of a log that is rotated meanwhile, it can lose and repeat lines. */
   logs(id: string, options: LogOptions): AsyncIterable<LogChunk>;
   /** From the moment that the first `next()` resolved on; ends with an error when the connection does. */
   events(label: string, options: EventOptions): AsyncIterable<EngineEvent>;

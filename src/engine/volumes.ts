@@ -14,6 +14,9 @@ export interface Volumes {
    * Makes the plan's volumes that are not there, then does `step`, which gives them to a container: none is swept away in
    * between. One of ours that is otherwise, as the configuration was, is made anew if no container has it.
    *
+   * That of the toolbox, which every container has, is looked at once, and again after `doubt`: the engine makes one that is gone
+   * again with the container, and what a container sees of it is compared after each start.
+   *
    * @throws SandboxdError HARDENING_MISMATCH for one that is not ours, or in use otherwise.
    */
   with<T>(plan: ContainerPlan, step: () => Promise<T>, options?: Waiting): Promise<T>;
@@ -24,12 +27,16 @@ export interface Volumes {
    * done, while one is being given to a container.
    */
   sweep(label: string, options?: Waiting): Promise<readonly string[] | undefined>;
+  /** Something was not as planned: all are looked at again. */
+  doubt(): void;
 }
 
 export function createVolumes(docker: Docker, attempt: Attempt): Volumes {
   /** Steps under way that give volumes to containers. */
   let users = 0;
   let sweeping: Promise<void> | undefined;
+  /** Volumes of toolboxes that were as planned. */
+  const known = new Set<string>();
 
   const inspect = (name: string, options?: Waiting) =>
     unless(
@@ -71,6 +78,13 @@ export function createVolumes(docker: Docker, attempt: Attempt): Volumes {
     refuseOther(mount, found);
   }
 
+  const isKnown = ({ toolbox }: ContainerPlan) => toolbox !== undefined && known.has(toolbox.volume);
+  const toLookAt = (plan: ContainerPlan) =>
+    volumesOf(plan).filter(({ name }) => !(isKnown(plan) && name === plan.toolbox?.volume));
+  const looked = ({ toolbox }: ContainerPlan) => {
+    if (toolbox !== undefined) known.add(toolbox.volume);
+  };
+
   async function sweepAll(label: string, options?: Waiting): Promise<readonly string[]> {
     const filters = { label: [label], dangling: ["true"] };
     const list = (abortSignal: AbortSignal) => docker.listVolumes({ filters, abortSignal });
@@ -83,20 +97,23 @@ export function createVolumes(docker: Docker, attempt: Attempt): Volumes {
 
   return {
     async with(plan, step, options) {
-      const wanted = volumesOf(plan);
+      const wanted = toLookAt(plan);
       if (wanted.length === 0) return step();
       while (sweeping !== undefined) await sweeping;
       users += 1;
       try {
         for (const mount of wanted) await ensureOne(mount, plan.labelPrefix, options);
+        looked(plan);
         return await step();
       } finally {
         users -= 1;
       }
     },
     async compare(plan, options) {
-      for (const mount of volumesOf(plan)) refuseOther(mount, await inspect(mount.name, options));
+      for (const mount of toLookAt(plan)) refuseOther(mount, await inspect(mount.name, options));
+      looked(plan);
     },
+    doubt: () => known.clear(),
     async sweep(label, options) {
       if (users > 0 || sweeping !== undefined) return undefined;
       const swept = sweepAll(label, options);

@@ -26,6 +26,8 @@ export interface HostOptions {
   readonly cgroupParent: string;
   /** What the configuration lets sandboxes see. */
   readonly mountSources?: MountSources;
+  /** The program in each sandbox, by version. */
+  readonly toolbox?: Pick<Required<HostFacts>, "toolbox" | "toolboxAt">;
   readonly capacity: Capacity;
   readonly store: Store;
   readonly repository: Repository;
@@ -116,6 +118,7 @@ export function createHost(options: HostOptions): Host {
       possibleCpus: possibleCpus(),
       blockDevice: diskOf(description.dataRoot),
       ...(options.mountSources === undefined ? {} : { mountSources: options.mountSources }),
+      ...options.toolbox,
     };
   }
 

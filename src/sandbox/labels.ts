@@ -22,6 +22,7 @@ export type Identity = Pick<
   | "tenant"
   | "uid"
   | "isInTenantCgroup"
+  | "toolbox"
   | "spec"
   | "requestHash"
   | "createdAtMs"
@@ -45,6 +46,7 @@ export function createLabelCodec(hostId: string, key: Buffer): LabelCodec {
       tenant,
       uid,
       isInTenantCgroup,
+      toolbox,
       spec,
       requestHash,
       createdAtMs,
@@ -58,6 +60,7 @@ export function createLabelCodec(hostId: string, key: Buffer): LabelCodec {
         uid,
         // what earlier releases wrote is compared with this
         ...(isInTenantCgroup === undefined ? {} : { isInTenantCgroup }),
+        ...(toolbox === undefined ? {} : { toolbox }),
         spec,
         requestHash,
         createdAtMs,

@@ -5,6 +5,7 @@ import type { Config } from "../config/config.ts";
 import { isWithin } from "../config/mount-path.ts";
 import type { BindMount, DirectoryIdentity, Mount, VolumeMount } from "../engine/container-plan.ts";
 import { directoryOptions, memoryOptions, nfsOptions } from "../engine/mounts.ts";
+import { toolboxPath } from "../engine/toolbox-mount.ts";
 import { messageOf, SandboxdError } from "../errors.ts";
 import { labelPrefix } from "./labels.ts";
 import type { SandboxRecord, SharedMount, VolumeMount as VolumeUse } from "./record.ts";
@@ -25,10 +26,10 @@ const defaultInodes = 16_384;
  * In order of target. `workspace` is the bind of the spec's workspace.
  *
  * @throws SandboxdError HARDENING_MISMATCH if a name is no longer configured, or its directory not to be shared;
- * IMAGE_UNSUPPORTED for an image that declares a VOLUME inside of one.
+ * IMAGE_UNSUPPORTED for an image that declares a VOLUME inside of one, or where the toolbox is.
  */
 export function mountsOf(
-  record: Owner & Pick<SandboxRecord, "spec" | "imageVolumes">,
+  record: Owner & Pick<SandboxRecord, "spec" | "imageVolumes" | "toolbox">,
   workspace: BindMount | undefined,
   place: Place,
 ): readonly Mount[] {
@@ -44,6 +45,16 @@ export function mountsOf(
     ...shared.map((mount) => sharedMountOf(mount, place)),
     ...volumes.map((mount) => volumeMountOf(mount, record, place)),
   ];
+  const reserved = record.imageVolumes.find((volume) => isWithin(volume, toolboxPath));
+  if (reserved !== undefined && record.toolbox !== undefined) {
+    throw new SandboxdError(
+      "IMAGE_UNSUPPORTED",
+      `the image declares VOLUME ${reserved}, where the toolbox is`,
+      {
+        hint: `use an image without a VOLUME in ${toolboxPath}`,
+      },
+    );
+  }
   for (const { target } of mounts) {
     const inside = record.imageVolumes.find((volume) => volume !== target && isWithin(volume, target));
     if (inside === undefined) continue;

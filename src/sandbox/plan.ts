@@ -1,6 +1,11 @@
 // From a sandbox's record to the plan of its container.
 
-import { type BindMount, type ContainerPlan, defaultProcessesPerUser } from "../engine/container-plan.ts";
+import {
+  type BindMount,
+  type ContainerPlan,
+  defaultProcessesPerUser,
+  type ToolboxMount,
+} from "../engine/container-plan.ts";
 import type { LiveLimits } from "../engine/runtime.ts";
 import { SandboxdError } from "../errors.ts";
 import { type LabelCodec, labelPrefix } from "./labels.ts";
@@ -18,6 +23,10 @@ export interface HostFacts {
   readonly blockDevice: string | undefined;
   /** What its configuration lets sandboxes see. Default: nothing. */
   readonly mountSources?: MountSources;
+  /** The version that new sandboxes get; undefined if none is to be had. Default: none. */
+  readonly toolbox?: () => string | undefined;
+  /** Where a version is. @throws SandboxdError HARDENING_MISMATCH if it is gone. */
+  readonly toolboxAt?: (version: string) => ToolboxMount;
 }
 
 const noSources: MountSources = { shared: {}, volumes: {} };
@@ -72,9 +81,19 @@ export function planOf(
     imageVolumes: record.imageVolumes,
     ...(spec.rootBytes === undefined ? {} : { rootBytes: spec.rootBytes }),
     mounts: mountsOf(record, workspace, { hostId: host.hostId, sources: host.mountSources ?? noSources }),
+    ...toolboxOf(record, host),
     network: { mode: "none" },
     engine: { cgroupVersion: host.cgroupVersion, possibleCpus: host.possibleCpus },
   };
+}
+
+function toolboxOf(
+  { toolbox: version }: SandboxRecord,
+  { toolboxAt }: HostFacts,
+): Pick<ContainerPlan, "toolbox"> {
+  if (version === undefined) return {};
+  if (toolboxAt === undefined) throw new Error(`no place is known of version ${version} of the toolbox`);
+  return { toolbox: toolboxAt(version) };
 }
 
 /**

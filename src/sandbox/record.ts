@@ -247,6 +247,8 @@ export interface SandboxRecord {
   readonly uid: number;
   /** Whether its container is below the tenant's cgroup. Absent in records of earlier releases, which had none. */
   readonly isInTenantCgroup?: true;
+  /** Version of the toolbox in its container. Absent in records of earlier releases, and where the host had none: it has none. */
+  readonly toolbox?: string;
   readonly spec: Spec;
   /** Of the request as the caller made it: the same request again means the same sandbox. */
   readonly requestHash: string;

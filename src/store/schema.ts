@@ -32,4 +32,13 @@ export const migrations: readonly string[] = [
   `
   CREATE TABLE workspaces (id TEXT PRIMARY KEY, document TEXT NOT NULL) STRICT;
   `,
+  `
+  -- what runs, or ran a while ago, in sandboxes; they go with their sandbox
+  CREATE TABLE processes (
+    sandbox TEXT NOT NULL,
+    id TEXT NOT NULL,
+    document TEXT NOT NULL,
+    PRIMARY KEY (sandbox, id)
+  ) STRICT;
+  `,
 ];

@@ -1,4 +1,4 @@
-// What lasts: documents of sandboxes, of tenants and of workspaces, tenants' uids, tombstones, the event log, and small facts, changed in
+// What lasts: documents of sandboxes, of their processes, of tenants and of workspaces, tenants' uids, tombstones, the event log, and small facts, changed in
 // transactions only. Knows nothing of what the documents mean.
 
 import { randomUUID } from "node:crypto";
@@ -19,7 +19,7 @@ export interface KeepingOptions {
 
 export interface Transaction {
   putSandbox(id: string, document: string): void;
-  /** Forgets the row and remembers that this instance was deleted. */
+  /** Forgets the row with those of its processes, and remembers that this instance was deleted. */
   removeSandbox(id: string, instance: string): void;
   appendEvent(timeMs: number, document: string): number;
   putTenant(name: string, document: string): void;
@@ -32,6 +32,8 @@ export interface Transaction {
   uidOf(tenant: string, range: { readonly first: number; readonly last: number }): number | undefined;
   /** Notes a uid that a tenant is known to have. */
   claimUid(tenant: string, uid: number): void;
+  putProcess(sandbox: string, id: string, document: string): void;
+  removeProcess(sandbox: string, id: string): void;
   putWorkspace(id: string, document: string): void;
   removeWorkspace(id: string): void;
   setMeta(key: string, value: string): void;
@@ -46,6 +48,7 @@ export interface Store {
   readonly setAside: string | undefined;
   readonly events: EventLog;
   sandboxDocuments(): readonly string[];
+  processDocuments(): readonly string[];
   tenantDocuments(): readonly string[];
   workspaceDocuments(): readonly string[];
   meters(): readonly { readonly key: string; readonly document: string }[];
@@ -118,6 +121,11 @@ export function storeOver(
       SELECT name FROM uids WHERE released_ms IS NOT NULL AND uid BETWEEN ?1 AND ?2
       ORDER BY released_ms, uid LIMIT 1
     ) RETURNING uid`);
+  const putProcess = db.prepare(
+    "INSERT INTO processes VALUES (?, ?, ?) ON CONFLICT (sandbox, id) DO UPDATE SET document = excluded.document",
+  );
+  const removeProcess = db.prepare("DELETE FROM processes WHERE sandbox = ? AND id = ?");
+  const removeProcesses = db.prepare("DELETE FROM processes WHERE sandbox = ?");
   const putWorkspace = db.prepare(
     "INSERT INTO workspaces VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET document = excluded.document",
   );
@@ -150,6 +158,7 @@ export function storeOver(
     putSandbox: (id, document) => void putSandbox.run(id, document),
     removeSandbox(id, instance) {
       removeSandbox.run(id);
+      removeProcesses.run(id);
       putTombstone.run(instance, Date.now());
     },
     appendEvent: (timeMs, document) => events.append(timeMs, document),
@@ -167,6 +176,8 @@ export function storeOver(
       return free;
     },
     claimUid: (tenant, uid) => void claimUid.run(tenant, uid),
+    putProcess: (sandbox, id, document) => void putProcess.run(sandbox, id, document),
+    removeProcess: (sandbox, id) => void removeProcess.run(sandbox, id),
     putWorkspace: (id, document) => void putWorkspace.run(id, document),
     removeWorkspace: (id) => void removeWorkspace.run(id),
     setMeta: (key, value) => void setMeta.run(key, value),
@@ -195,6 +206,7 @@ export function storeOver(
     setAside,
     events,
     sandboxDocuments: () => documents("SELECT document FROM sandboxes ORDER BY id"),
+    processDocuments: () => documents("SELECT document FROM processes ORDER BY sandbox, id"),
     tenantDocuments: () => documents("SELECT document FROM tenants ORDER BY name"),
     workspaceDocuments: () => documents("SELECT document FROM workspaces ORDER BY id"),
     meters: () => db.prepare("SELECT key, document FROM meters").all() as { key: string; document: string }[],

@@ -40,6 +40,22 @@ export function connectionOver(socket: Duplex): Connection {
   // how a connection broke tells nobody more than that it did
   socket.on("error", ended);
   let length: number | undefined;
+  /** What all who may not send more now wait for. */
+  let drained: Promise<void> | undefined;
+
+  function untilDrained(): Promise<void> {
+    drained ??= new Promise((resolve) => {
+      const done = () => {
+        drained = undefined;
+        socket.off("drain", done);
+        socket.off("close", done);
+        resolve();
+      };
+      socket.on("drain", done);
+      socket.on("close", done);
+    });
+    return drained;
+  }
 
   /** The next frame if all of it is here. */
   function next(): Frame | undefined {
@@ -61,15 +77,7 @@ export function connectionOver(socket: Duplex): Connection {
   return {
     send(frame) {
       if (hasEnded || socket.destroyed || socket.write(frame)) return Promise.resolve();
-      return new Promise((resolve) => {
-        const done = () => {
-          socket.off("drain", done);
-          socket.off("close", done);
-          resolve();
-        };
-        socket.on("drain", done);
-        socket.on("close", done);
-      });
+      return untilDrained();
     },
     async receive() {
       for (;;) {

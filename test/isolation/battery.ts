@@ -72,7 +72,7 @@ export async function buildProbe(directory: string): Promise<string> {
 /** Runs the probe both ways. Its container and image stay: removeBattery. */
 export async function runBattery(options: BatteryOptions): Promise<Findings> {
   const { engine, probe, directory, name, device, onRunning } = options;
-  const outside = parse(await options.control());
+  const outside = parseChecks(await options.control());
   const plan = await planFor(engine, name, await importImage(engine, probe, directory, name), device);
   const answer = await create(engine, plan);
   const container = engine.getContainer(answer.Id);
@@ -90,7 +90,7 @@ export async function runBattery(options: BatteryOptions): Promise<Findings> {
     mismatches: findMismatches(plan, created),
     mounts: created.Mounts,
     appArmorProfile: started.AppArmorProfile,
-    inside: parse(plainOutput(logs)),
+    inside: parseChecks(plainOutput(logs)),
     outside,
   };
 }
@@ -131,7 +131,7 @@ export function expectedChecks(): readonly string[] {
   return [...new Set([...literal, ...generated])].filter(isNative);
 }
 
-function parse(output: string): Checks {
+export function parseChecks(output: string): Checks {
   const checks = output
     .split("\n")
     .filter((line) => line !== "")
@@ -140,7 +140,7 @@ function parse(output: string): Checks {
 }
 
 /** The engine frames output in packets of eight bytes of header and a length; only the bodies matter here. */
-function plainOutput(framed: Buffer): string {
+export function plainOutput(framed: Buffer): string {
   const bodies: Buffer[] = [];
   for (let at = 0; at < framed.length; ) {
     const end = at + 8 + framed.readUInt32BE(at + 4);

@@ -1,6 +1,7 @@
 /* Runs inside a sandbox as its user and tries what a hostile program would. One line of JSON for each check:
  * {"check":"15.bpf","ok":true,"detail":"EPERM"}. With --control, run unconfined as root, it tells which of the calls
- * this kernel would let through, so that a call that the kernel lacks is not taken for one that the sandbox refused. */
+ * this kernel would let through, so that a call that the kernel lacks is not taken for one that the sandbox refused. With
+ * --facts it tries nothing, and prints what the kernel says of it. */
 #include "probe.h"
 
 #include <errno.h>
@@ -62,6 +63,10 @@ void report_refusal(const char *check, struct outcome outcome) {
 }
 
 int main(int count, char **arguments) {
+  if (count > 1 && strcmp(arguments[1], "--facts") == 0) {
+    print_facts();
+    return 0;
+  }
   is_control = count > 1 && strcmp(arguments[1], "--control") == 0;
   if (count > 1 && strcmp(arguments[1], "--wait") == 0) {
     /* whoever reads our limits from outside says when; nobody there is no reason to wait for ever */

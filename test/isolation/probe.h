@@ -25,6 +25,7 @@ extern bool is_control;
 /* Reports a call that a sandbox must not make. */
 void report_refusal(const char *check, struct outcome outcome);
 
+void print_facts(void);    /* all that the kernel says of this process */
 void check_calls(void);    /* checks 15 to 18, and what must keep working */
 void check_view(void);     /* checks 1 to 4, 7 to 14, 20, 22, 23: what there is to see */
 void check_bounds(void);   /* checks 13 and 19: what runs out */

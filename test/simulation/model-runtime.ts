@@ -359,6 +359,7 @@ export function createModelRuntime(options: ModelRuntimeOptions): Runtime {
     },
     exec: () =>
       Promise.reject(new Error("no sandbox of the simulation has a health check that runs a command")),
+    launch: () => Promise.reject(new Error("nothing is done inside of sandboxes in the simulation")),
     async *events(label, { onOpen, sinceNanos, signal }) {
       await call({ verb: "list", container: undefined }, (done) => done(undefined), { signal });
       const [key = "", value] = label.split("=");

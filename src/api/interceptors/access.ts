@@ -33,6 +33,7 @@ export function createAccessInterceptor(log: Logger, metrics: ApiMetrics): Inter
       }
       const caller = request.contextValues.get(callerKey);
       const sandboxId = idOf(asked, "sandbox") ?? idOf(response, "sandbox");
+      const processId = idOf(asked, "process") ?? idOf(response, "process");
       const workspaceId = idOf(asked, "workspace") ?? idOf(response, "workspace");
       const tenant = tenantOf(asked);
       const line = {
@@ -43,6 +44,7 @@ export function createAccessInterceptor(log: Logger, metrics: ApiMetrics): Inter
         code,
         ...(reason === undefined ? {} : { reason }),
         ...(sandboxId === undefined ? {} : { sandbox_id: sandboxId }),
+        ...(processId === undefined ? {} : { process_id: processId }),
         ...(workspaceId === undefined ? {} : { workspace_id: workspaceId }),
         ...(tenant === undefined ? {} : { tenant }),
         duration_ms: Math.round(durationMs * 1000) / 1000,
@@ -83,8 +85,8 @@ function tenantOf(message: unknown): string | undefined {
   return typeof tenant === "string" && tenant !== "" ? shortened(tenant, idMaxLength) : undefined;
 }
 
-/** What a message is about: its own `sandbox_id` or `workspace_id`, or that of the one in it. */
-function idOf(message: unknown, kind: "sandbox" | "workspace"): string | undefined {
+/** What a message is about: its own `sandbox_id`, `process_id` or `workspace_id`, or that of the one in it. */
+function idOf(message: unknown, kind: "sandbox" | "process" | "workspace"): string | undefined {
   if (typeof message !== "object" || message === null) return undefined;
   const fields = message as Readonly<Record<string, unknown>>;
   const { part } = fields as { readonly part?: { readonly value?: unknown } };

@@ -43,6 +43,24 @@ export function groupFinding(problem: string | undefined): Finding {
     : failed("tenant_cgroups", problem, "make room for it: nothing is started where a total does not hold");
 }
 
+/** What of the toolbox the doctor is told. */
+export interface ToolboxFacts {
+  version(): string | undefined;
+  problem(): string | undefined;
+}
+
+/** Whether new sandboxes get the program by which processes and files are reached inside. */
+export function toolboxFinding({ version, problem }: ToolboxFacts): Finding {
+  const why = problem();
+  return why === undefined
+    ? ok("toolbox", `sandboxes get version ${version()}`)
+    : failed(
+        "toolbox",
+        `sandboxes are made without it, and no process or file is reached inside: ${why}`,
+        "install the release again, or make room in the state directory; then restart the daemon",
+      );
+}
+
 /** What of a host's workspaces the doctor is told. */
 export interface WorkspaceFacts {
   /** The backend that keeps new ones, or why there is none; undefined before it was looked for. */
@@ -96,6 +114,24 @@ export function backupFinding({ backupProblems }: WorkspaceFacts): Finding {
         "backups",
         `${problems.length} workspaces are not backed up; ${first}`,
         "look at the directory or the command of [backups]; it is tried again",
+      );
+}
+
+/** What the doctor is told of where sandboxes' logs are sent to. */
+export interface LogForwardingFacts {
+  state(): "off" | "connected" | { readonly problem: string };
+}
+
+export function logForwardingFinding({ state }: LogForwardingFacts): Finding {
+  const name = "log_forwarding";
+  const now = state();
+  if (now === "off") return ok(name, "logs are sent nowhere: [logs.forward]");
+  return now === "connected"
+    ? ok(name, "the receiver of logs is connected")
+    : warning(
+        name,
+        `the receiver of logs is not connected: ${now.problem}`,
+        "look at the receiver and at [logs.forward]; what the buffer has no room for is dropped",
       );
 }
 

@@ -14,8 +14,12 @@ import {
   conditionFindings,
   descriptorFinding,
   groupFinding,
+  type LogForwardingFacts,
+  logForwardingFinding,
   probeFinding,
   stateFinding,
+  type ToolboxFacts,
+  toolboxFinding,
   type WorkspaceFacts,
   workspaceFinding,
 } from "./daemon-findings.ts";
@@ -28,6 +32,8 @@ export interface DoctorOptions {
   readonly host: Pick<Host, "conditions">;
   readonly groups: Pick<Groups, "problem">;
   readonly workspaces: WorkspaceFacts;
+  readonly logForwarding: LogForwardingFacts;
+  readonly toolbox: ToolboxFacts;
   /** As it is now: a reload may have changed it. */
   readonly config: () => Config;
 }
@@ -55,7 +61,9 @@ export async function tellFindings(
   }
 }
 
-export function createDoctor({ runtime, host, groups, workspaces, config }: DoctorOptions): Doctor {
+export function createDoctor(options: DoctorOptions): Doctor {
+  const { runtime, host, groups, workspaces, toolbox, logForwarding, config } = options;
+
   async function ofEngine(options: Waiting): Promise<readonly Finding[]> {
     try {
       return engineFindings(await runtime.diagnose(options));
@@ -73,7 +81,7 @@ export function createDoctor({ runtime, host, groups, workspaces, config }: Doct
 
   return {
     async examine(options = {}) {
-      const { state, capacity, listen, scheduler, workspaces: wanted } = config();
+      const { state, capacity, listen, scheduler, logs, workspaces: wanted } = config();
       const [engine, stateDirectory, probe, spaces, certificates] = await Promise.all([
         ofEngine(options),
         stateFinding(state.directory, diskPatienceMs),
@@ -85,6 +93,8 @@ export function createDoctor({ runtime, host, groups, workspaces, config }: Doct
             "listen.tls.client_ca": listen.tls.clientCa,
             "scheduler.tls.certificate": scheduler.tls.certificate,
             "scheduler.tls.ca": scheduler.tls.ca,
+            "logs.forward.tls.certificate": logs.forward.tls.certificate,
+            "logs.forward.tls.ca": logs.forward.tls.ca,
           },
           Date.now(),
         ),
@@ -99,6 +109,8 @@ export function createDoctor({ runtime, host, groups, workspaces, config }: Doct
         probe,
         spaces,
         backupFinding(workspaces),
+        logForwardingFinding(logForwarding),
+        toolboxFinding(toolbox),
         ...certificates,
       ];
     },

@@ -14,6 +14,10 @@ export interface TarWriter {
   header(header: Header): Generator<Buffer>;
   /** The content of the file whose header was last: `fill` puts bytes into what it is given, and returns how many; 0 at the end, after which it is zeros up to the size. */
   content(size: number, fill: (into: Buffer) => number): Generator<Buffer>;
+  /** The same for content that comes in pieces: room is taken for all of them, each is put, and what follows them is filled up. */
+  begin(size: number): void;
+  put(piece: Buffer): Generator<Buffer>;
+  finish(size: number): Generator<Buffer>;
   end(): Generator<Buffer>;
 }
 
@@ -51,6 +55,9 @@ export function createTarWriter(maxBytes: number = Number.POSITIVE_INFINITY): Ta
     yield* put(Buffer.alloc(paddingOf(data.length)));
   }
 
+  const begin = (size: number) => reserve(size + paddingOf(size));
+  const finish = (size: number) => put(Buffer.alloc(paddingOf(size)));
+
   return {
     get bytes() {
       return bytes;
@@ -64,8 +71,11 @@ export function createTarWriter(maxBytes: number = Number.POSITIVE_INFINITY): Ta
       }
       yield* padded(encodeHeader(header));
     },
+    begin,
+    put,
+    finish,
     *content(size, fill) {
-      reserve(size + paddingOf(size));
+      begin(size);
       let isOver = false;
       for (let left = size; left > 0; ) {
         const room = piece.subarray(used, used + Math.min(left, pieceBytes - used));
@@ -76,7 +86,7 @@ export function createTarWriter(maxBytes: number = Number.POSITIVE_INFINITY): Ta
         left -= done;
         yield* advance(done);
       }
-      yield* put(Buffer.alloc(paddingOf(size)));
+      yield* finish(size);
     },
     *end() {
       yield* padded(Buffer.alloc(2 * blockBytes));

@@ -13,8 +13,9 @@ import {
 import { SandboxdError } from "../../errors.ts";
 import { decompressed } from "./compression.ts";
 import { at, errorCode } from "./directory.ts";
-import { componentsOf, mostPathBytes, refused, shown } from "./names.ts";
-import { type Entry, readTar } from "./tar-reader.ts";
+import { assertTarget, entriesWithin, hardLinkTarget } from "./judged.ts";
+import { componentsOf, refused, shown } from "./names.ts";
+import type { Entry } from "./tar-reader.ts";
 import { createUnpackTree, setTime, type UnpackTree } from "./unpack-tree.ts";
 
 const { O_CREAT, O_EXCL, O_NOFOLLOW, O_WRONLY } = constants;
@@ -34,12 +35,6 @@ export interface UnpackOptions {
   readonly maxBytes: number;
   readonly maxEntries: number;
 }
-
-/** For each entry beside its content: what headers and fillers may take. Archives with long names have 3 KiB. Unit: bytes. */
-const headerBytes = 4096;
-
-/** For what is around the entries: extended headers for all, and fillers at the end. Unit: bytes. */
-const frameBytes = 16 * 1024 * 1024;
 
 /** What the kernel says to an entry that a workspace cannot have, or has no right to replace. */
 const refusals: ReadonlySet<string> = new Set([
@@ -66,19 +61,10 @@ export async function unpackTree({
   maxEntries,
 }: UnpackOptions): Promise<UnpackReport> {
   const tree = createUnpackTree(root);
-  const mostRead = maxBytes + maxEntries * headerBytes + frameBytes;
   let bytes = 0;
   let entries = 0;
-  const onBytes = (position: number) => {
-    if (position > mostRead)
-      throw tooLarge(`the archive has more than ${mostRead} bytes, headers included`, mostRead, position);
-  };
   try {
-    for await (const entry of readTar(decompressed(chunks), onBytes)) {
-      if (entries === maxEntries)
-        throw tooLarge(`the archive has more than ${maxEntries} entries`, maxEntries, entries + 1, entry);
-      if (bytes + entry.size > maxBytes)
-        throw tooLarge(`the files have more than ${maxBytes} bytes`, maxBytes, bytes + entry.size, entry);
+    for await (const entry of entriesWithin(decompressed(chunks), { maxBytes, maxEntries })) {
       await unpackEntry(tree, entry).catch((error) => {
         throw refusals.has(errorCode(error))
           ? refused(entry.path, `it cannot be made here (${errorCode(error)})`)
@@ -129,18 +115,9 @@ async function writeFile(directory: number, name: string, { mode, mtime, readSom
   }
 }
 
-function assertTarget({ path, linkPath }: Entry): void {
-  if (linkPath === "") throw refused(path, "it is a link to nothing");
-  if (linkPath.includes("\0")) throw refused(path, "its target has a NUL");
-  if (linkPath.length >= mostPathBytes)
-    throw refused(path, `its target is longer than ${mostPathBytes - 1} bytes`, {
-      limit: `${mostPathBytes - 1}`,
-    });
-}
-
 /** To a file in the tree: one that the archive made, or that was there before and is its owner's all the same. */
 function makeHardLink(tree: UnpackTree, directory: number, name: string, { path, linkPath }: Entry): void {
-  const target = targetOf(path, linkPath);
+  const target = hardLinkTarget(path, linkPath);
   const isThere = tree.withFile(target, (from, fromName) => {
     if (target.join("/") === componentsOf(path, false).join("/"))
       throw refused(path, "it is a hard link to itself");
@@ -153,14 +130,6 @@ function makeHardLink(tree: UnpackTree, directory: number, name: string, { path,
     });
 }
 
-function targetOf(path: string, linkPath: string): readonly string[] {
-  try {
-    return componentsOf(linkPath, false);
-  } catch {
-    throw refused(path, "it is a hard link to a path that is refused", { target: shown(linkPath) });
-  }
-}
-
 /** After another error, which tells more. */
 function closeQuietly(tree: UnpackTree): void {
   try {
@@ -168,14 +137,6 @@ function closeQuietly(tree: UnpackTree): void {
   } catch {
     // the modes and times of directories are the least of it now
   }
-}
-
-function tooLarge(message: string, limit: number, value: number, entry?: Entry): SandboxdError {
-  const place: Record<string, string> = entry === undefined ? {} : { entry: shown(entry.path) };
-  return new SandboxdError("ARCHIVE_TOO_LARGE", message, {
-    metadata: { limit: `${limit}`, value: `${value}`, ...place },
-    hint: "what was unpacked before stays",
-  });
 }
 
 function isFull(error: unknown): boolean {

@@ -9,7 +9,7 @@ import type {
 } from "../../../src/engine/container-plan.ts";
 import { containerCreateOptions } from "../../../src/engine/host-config.ts";
 import { findMountFaults, parseMountInfo } from "../../../src/engine/mount-read-back.ts";
-import { memoryOptions } from "../../../src/engine/mounts.ts";
+import { memoryOptions, mountsSeen } from "../../../src/engine/mounts.ts";
 import { findMismatches } from "../../../src/engine/verify.ts";
 import { plan as bare, inspected } from "./plan.ts";
 
@@ -30,6 +30,11 @@ const volume: VolumeMount = {
   target: "/cache",
   readOnly: false,
   size,
+};
+const toolbox = {
+  volume: "sandboxd-h_toolbox_0123456789abcdef",
+  source: "/var/lib/sandboxd/toolbox/0123456789abcdef",
+  identity: { device: 1, inode: 3 },
 };
 const planWith = (...mounts: readonly Mount[]): ContainerPlan => ({ ...bare, mounts });
 const hostConfigOf = (...mounts: readonly Mount[]) => containerCreateOptions(planWith(...mounts)).HostConfig;
@@ -83,6 +88,66 @@ describe("what the engine is asked to mount", () => {
     expect(found["/scratch"]).toBe(
       "rw,nosuid,nodev,mode=1777,uid=20001,gid=20002,exec,size=1048576,nr_inodes=100",
     );
+  });
+});
+
+describe("the toolbox", () => {
+  const plan: ContainerPlan = {
+    ...bare,
+    labels: { "sandboxd.host": "h" },
+    mounts: [volume, tmpfs, bind],
+    toolbox,
+  };
+
+  test("is one volume for all, read-only already, among the mounts in their order", () => {
+    const { Mounts: mounts = [] } = containerCreateOptions(plan).HostConfig;
+    expect(mounts.map(({ Target: target }) => target)).toEqual(["/.sandboxd", "/cache", "/workspace"]);
+    expect(mounts[0]).toEqual({
+      Type: "volume",
+      Source: toolbox.volume,
+      Target: "/.sandboxd",
+      VolumeOptions: {
+        NoCopy: true,
+        Labels: { "sandboxd.host": "h", "sandboxd.volume": toolbox.volume },
+        DriverConfig: {
+          Name: "local",
+          Options: { type: "none", device: toolbox.source, o: "bind,ro,nosuid,nodev,private" },
+        },
+      },
+    });
+  });
+
+  test("has its sockets in memory of the sandbox's user, where nothing can be executed", () => {
+    expect(containerCreateOptions(plan).HostConfig.Tmpfs?.["/.sandboxd/run"]).toBe(
+      "rw,nosuid,nodev,mode=0700,uid=20001,gid=20002,noexec,size=65536,nr_inodes=2048",
+    );
+    expect(hostConfigOf().Tmpfs).not.toHaveProperty("/.sandboxd/run");
+  });
+
+  test("is looked for with its memory, which alone may be mounted inside of it", () => {
+    const found = findMountFaults(mountsSeen(plan), process.pid);
+    expect(found.map(({ text }) => text).slice(-2)).toEqual([
+      "/.sandboxd: nothing is mounted there",
+      "/.sandboxd/run: nothing is mounted there",
+    ]);
+  });
+
+  test.each(["/.sandboxd", "/.sandboxd/run", "/.sandboxd/a/b"])(
+    "leaves no place for others at %s",
+    (target) => {
+      const taken = { ...plan, mounts: [{ ...tmpfs, target }] };
+      expect(() => containerCreateOptions(taken)).toThrow(`"${target}" is where the toolbox is`);
+      const declared = { ...plan, mounts: [], imageVolumes: [target] };
+      expect(() => containerCreateOptions(declared)).toThrow(`${target} is where the toolbox is`);
+      // a container of an earlier release may have it
+      const { toolbox: _, ...earlier } = taken;
+      expect(() => containerCreateOptions(earlier)).not.toThrow();
+    },
+  );
+
+  test("is not had from a place by another name", () => {
+    const odd = { ...plan, toolbox: { ...toolbox, source: "/a/../b" } };
+    expect(() => containerCreateOptions(odd)).toThrow(RangeError);
   });
 });
 

@@ -25,6 +25,29 @@ describe("the cgroup above a sandbox", () => {
   });
 });
 
+describe("the toolbox of a sandbox", () => {
+  const toolbox = { volume: "v", source: "/t/0123456789abcdef", identity: { device: 1, inode: 2 } };
+  const place = { ...host, cgroupParent: "/p", toolboxAt: () => toolbox };
+  const record = recordOf({ toolbox: "0123456789abcdef" });
+
+  test("is that of its record, and none where its record has none", () => {
+    expect(planOf(record, place, labels).toolbox).toEqual(toolbox);
+    expect(planOf(recordOf(), place, labels)).not.toHaveProperty("toolbox");
+  });
+
+  test("is what its labels say, when the state is lost, and a container of an earlier release has the labels that it had", () => {
+    expect(labels.decode(labels.encode(record))?.toolbox).toBe("0123456789abcdef");
+    expect(labels.encode(recordOf())["sandboxd.record"]).not.toContain("toolbox");
+  });
+
+  test("keeps its place from a VOLUME of the image", () => {
+    const imageVolumes = ["/.sandboxd/run"];
+    const refusal = expect.objectContaining({ reason: "IMAGE_UNSUPPORTED" });
+    expect(() => planOf({ ...record, imageVolumes }, place, labels)).toThrow(refusal);
+    expect(() => planOf(recordOf({ imageVolumes }), place, labels)).not.toThrow();
+  });
+});
+
 test.each([
   [1, 2],
   [250, 256],

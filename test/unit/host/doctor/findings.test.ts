@@ -12,6 +12,7 @@ import {
   descriptorFinding,
   probeFinding,
   stateFinding,
+  toolboxFinding,
 } from "../../../../src/host/doctor/daemon-findings.ts";
 import { engineFindings } from "../../../../src/host/doctor/engine-findings.ts";
 import { type Finding, failed, ok, unknown, warning, worstOf } from "../../../../src/host/doctor/finding.ts";
@@ -192,4 +193,16 @@ test("the worst verdict counts", () => {
   expect(worstOf([])).toBe("OK");
   expect(worstOf([ok("a", ""), unknown("b", "", "")])).toBe("UNKNOWN");
   expect(worstOf([failed("c", "", ""), warning("a", "", ""), ok("b", "")])).toBe("FAILED");
+});
+
+test("a host that cannot give sandboxes the toolbox does not keep its promise", () => {
+  const of = (problem: string | undefined) =>
+    toolboxFinding({ version: () => "0123", problem: () => problem });
+  expect(of(undefined)).toMatchObject({ name: "toolbox", verdict: "OK", hint: "" });
+  expect(of("ENOSPC")).toMatchObject({
+    name: "toolbox",
+    verdict: "FAILED",
+    message: expect.stringContaining("ENOSPC"),
+    hint: expect.stringContaining("restart the daemon"),
+  });
 });
