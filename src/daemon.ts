@@ -2,7 +2,9 @@
 // engine, adopt, serve, connect to the scheduler. Sandboxes outlive every stop.
 
 import { EventService } from "../gen/sandboxd/v1/event_service_pb.ts";
+import { FilesystemService } from "../gen/sandboxd/v1/filesystem_service_pb.ts";
 import { HostService } from "../gen/sandboxd/v1/host_service_pb.ts";
+import { ProcessService } from "../gen/sandboxd/v1/process_service_pb.ts";
 import { SandboxService } from "../gen/sandboxd/v1/sandbox_service_pb.ts";
 import { TenantService } from "../gen/sandboxd/v1/tenant_service_pb.ts";
 import { WorkspaceService } from "../gen/sandboxd/v1/workspace_service_pb.ts";
@@ -14,6 +16,8 @@ import { reloaded } from "./config/reload.ts";
 import { createDaemonApi } from "./daemon-api.ts";
 import { listenersOf, longestStepMs, samplingOf, timeoutsOf } from "./daemon-config.ts";
 import { createHostCare } from "./daemon-host.ts";
+import { createInside, prepareToolbox } from "./daemon-inside.ts";
+import { createLogShipping } from "./daemon-logs.ts";
 import { meterState } from "./daemon-metrics.ts";
 import { createTenancy } from "./daemon-tenants.ts";
 import { startUplink } from "./daemon-uplink.ts";
@@ -36,6 +40,7 @@ import { watchProcess } from "./observe/process-metrics.ts";
 import { createClock } from "./sandbox/clock.ts";
 import { createEngineWatch } from "./sandbox/engine-watch.ts";
 import { createLabelCodec, hostSelector } from "./sandbox/labels.ts";
+import { createLogReader } from "./sandbox/log-reader.ts";
 import { createManager } from "./sandbox/manager.ts";
 import { cgroupParentOf } from "./sandbox/plan.ts";
 import { createReconciler } from "./sandbox/reconciler.ts";
@@ -101,12 +106,14 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
     const clock = createClock({ bootId, store });
     closers.push(() => clock.close());
     const labels = createLabelCodec(hostId, key);
+    const toolbox = prepareToolbox({ config, hostId, key, log: log.child("toolbox") });
     const host = createHost({
       hostId,
       bootId,
       labels: config.host.labels,
       cgroupParent: config.engine.cgroupParent,
       mountSources: config,
+      toolbox: { toolbox: toolbox.version, toolboxAt: toolbox.at },
       capacity: readCapacity(config.capacity),
       store,
       repository,
@@ -256,15 +263,39 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
     const tellHealth = () => health.set(SandboxService.typeName, host.isUsable() ? "SERVING" : "NOT_SERVING");
     await engineWatch.start();
     closers.push(() => engineWatch.close());
+    // what was lost is rebuilt by now, if the engine told of it
+    if (host.isUsable()) toolbox.tidy((version) => repository.all().some((one) => one.toolbox === version));
     health.set("", "SERVING");
     health.set(HostService.typeName, "SERVING");
     health.set(EventService.typeName, "SERVING");
     health.set(TenantService.typeName, "SERVING");
     health.set(WorkspaceService.typeName, "SERVING");
+    health.set(ProcessService.typeName, "SERVING");
+    health.set(FilesystemService.typeName, "SERVING");
     tellHealth();
     closers.push(host.subscribe(tellHealth));
 
-    const doctor = createDoctor({ runtime, host, groups, workspaces: parts, config: () => current });
+    const logs = createLogReader({ repository, runtime, labels, host: () => host.usable() });
+    const shipping = createLogShipping({ hostId, repository, store, reader: logs, registry, log });
+    closers.push(() => shipping.close());
+    await shipping.configure(config);
+    const inside = createInside({
+      config,
+      runtime,
+      repository,
+      store,
+      host,
+      sampler,
+      clock,
+      metrics,
+      log,
+    });
+    closers.push(() => inside.close());
+    inside.processes.recover();
+    const doctor = createDoctor({
+      ...{ runtime, host, groups, workspaces: parts, toolbox, logForwarding: shipping },
+      config: () => current,
+    });
     const terms = createTerms(store);
     const manager = createManager({
       repository,
@@ -282,12 +313,14 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
     const server = createDaemonApi({
       listen: config.listen,
       manager,
+      logs,
       repository,
       store,
       sampler,
       vitals,
       tenancy,
       parts,
+      inside,
       view,
       feed,
       doctor,
@@ -330,6 +363,7 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
       async reload(read) {
         current = reloaded(current, read);
         await server.reload();
+        await shipping.configure(current);
       },
       isProgressing: () => performance.now() - engineWatch.lastProgress() < longestStepMs(config),
       close,

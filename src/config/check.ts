@@ -1,6 +1,7 @@
 // What must hold between keys: pure functions of a configuration whose keys are each valid by themselves.
 
 import { type Config, nameOf } from "./config.ts";
+import { logShippingHolds } from "./log-shipping.ts";
 import { mountsHold } from "./mount-check.ts";
 import { type ResourceKey, resourceBounds } from "./resource.ts";
 import { isLoopback } from "./rule.ts";
@@ -29,6 +30,7 @@ export function violationsOf(config: Config, { dev }: { readonly dev: boolean })
     ...pressureHolds(config),
     ...mountsHold(config),
     ...workspacesHold(config),
+    ...logShippingHolds(config),
   ];
 }
 

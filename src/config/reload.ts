@@ -3,9 +3,9 @@
 import type { Config } from "./config.ts";
 import type { Setting } from "./load.ts";
 
-/** What new requests are held against. All else is built into a part of the daemon when it starts. */
+/** What new requests are held against, and where logs are sent to. All else is built into a part of the daemon when it starts. */
 const liveKeys =
-  /^(images\.allow$|defaults\.|limits\.|templates\.|tenants\.unknown$|tenants\.default\.|workspaces\.(default|max)_bytes$)/;
+  /^(images\.allow$|defaults\.|limits\.|templates\.|tenants\.unknown$|tenants\.default\.|workspaces\.(default|max)_bytes$|logs\.forward\.)/;
 
 export interface Change {
   readonly key: string;
@@ -44,5 +44,6 @@ export function reloaded(running: Config, read: Config): Config {
       defaultBytes: read.workspaces.defaultBytes,
       maxBytes: read.workspaces.maxBytes,
     },
+    logs: read.logs,
   };
 }

@@ -4,8 +4,10 @@
 import { backupsSection } from "./backup.ts";
 import { choice, duration, integer, list, map, named, ratio, section, size, text } from "./field.ts";
 import { templateHealthCheck, templateLifetime, templateRestart } from "./life.ts";
+import { logsSection } from "./log-shipping.ts";
 import { sharedTable, templateShared, templateTmpfs, templateVolumes, volumesTable } from "./mount.ts";
 import { housekeepingSection, pressureSection } from "./pressure.ts";
+import { processesSection } from "./process.ts";
 import { resourceBounds, resourceFields, tebibyte, templateResources } from "./resource.ts";
 import * as rule from "./rule.ts";
 import { tenantsSection } from "./tenant.ts";
@@ -197,6 +199,8 @@ export const schema = section("", {
 
   workspaces: workspacesSection(),
 
+  processes: processesSection(),
+
   backups: backupsSection(),
 
   images: section("Which images may run.", {
@@ -308,6 +312,8 @@ export const schema = section("", {
       meaning: "The least severe level that is written.",
     }),
   }),
+
+  logs: logsSection(),
 
   metrics: section("Metrics for Prometheus.", {
     address: text(rule.loopbackOrUnixAddress, {

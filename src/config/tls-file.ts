@@ -7,12 +7,14 @@ import type { Violation } from "./check.ts";
 import type { Config } from "./config.ts";
 
 /** What is wrong with the files. Keys' contents are read but never shown. Never throws. */
-export function tlsFileViolationsOf({ listen, scheduler }: Config): readonly Violation[] {
+export function tlsFileViolationsOf({ listen, scheduler, logs }: Config): readonly Violation[] {
   return [
     ...pairHolds("listen.tls", listen.tls),
     ...authorityHolds("listen.tls.client_ca", listen.tls.clientCa),
     ...pairHolds("scheduler.tls", scheduler.tls),
     ...authorityHolds("scheduler.tls.ca", scheduler.tls.ca),
+    ...pairHolds("logs.forward.tls", logs.forward.tls),
+    ...authorityHolds("logs.forward.tls.ca", logs.forward.tls.ca),
   ];
 }
 

@@ -15,9 +15,18 @@ import { runExec } from "./exec.ts";
 import { containerCreateOptions } from "./host-config.ts";
 import { createImageStore, type ImageStore } from "./images.ts";
 import { isOpen } from "./knock.ts";
+import { launchExec } from "./launch.ts";
 import { readLogs } from "./log-stream.ts";
+import { readNumberedLog } from "./numbered-log.ts";
 import { readBack, unenforceable } from "./read-back.ts";
-import { type Container, type LogOptions, leastApi, type Runtime, type Waiting } from "./runtime.ts";
+import {
+  type Container,
+  type LogOptions,
+  leastApi,
+  type NumberedLogs,
+  type Runtime,
+  type Waiting,
+} from "./runtime.ts";
 import { rootFailure, startFailure } from "./start-failure.ts";
 import { updateLimits } from "./update.ts";
 import { findMismatches, limitWarnings } from "./verify.ts";
@@ -29,7 +38,7 @@ export interface DockerOptions {
   readonly observe: (verb: Verb, outcome: "ok" | "error" | "timeout", seconds: number) => void;
 }
 
-export interface DockerRuntime extends Runtime {
+export interface DockerRuntime extends Runtime, NumberedLogs {
   /** All images of the host, whoever brought them. */
   readonly images: ImageStore;
   sweepVolumes: Volumes["sweep"];
@@ -83,6 +92,33 @@ export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptio
     };
     return (await unless([404], "remove", attempt("remove", ask, options))) ?? "gone";
   };
+
+  async function* logs(id: string, { follow, tailLines, sinceNanoseconds, stream, signal }: LogOptions) {
+    const since = sinceNanoseconds === undefined ? undefined : timeOf(sinceNanoseconds);
+    const query = {
+      follow,
+      stdout: stream !== "stderr",
+      stderr: stream !== "stdout",
+      timestamps: true,
+      tail: tailLines ?? "all",
+      ...(since === undefined ? {} : { since }),
+    };
+    const source = await unless(
+      [404],
+      "inspect",
+      attempt("inspect", () => dialLogs(streaming, id, query)),
+    );
+    if (source === undefined) return;
+    const end = () => source.destroy();
+    signal?.addEventListener("abort", end, { once: true });
+    try {
+      yield* readLogs(source);
+    } catch (error) {
+      if (!signal?.aborted) throw engineError("list", error);
+    } finally {
+      signal?.removeEventListener("abort", end);
+    }
+  }
 
   return {
     inspect,
@@ -182,6 +218,7 @@ export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptio
       const created = await volumes
         .with(plan, () => unless([409], "create", made()), options)
         .catch((error: unknown) => {
+          volumes.doubt();
           throw plan.rootBytes === undefined ? error : rootFailure(error, plan.rootBytes);
         });
       if (created === undefined) return "taken";
@@ -215,11 +252,19 @@ export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptio
         await attempt("start", (abortSignal) => container(id).start({ abortSignal }), options);
       } catch (error) {
         if (statusOf(error) === 304) return; // it runs already, which is what was wanted
+        volumes.doubt();
         throw startFailure(error);
       }
     },
 
-    verify: (id, plan, options) => readBack(inspect, id, plan, options),
+    async verify(id, plan, options) {
+      try {
+        return await readBack(inspect, id, plan, options);
+      } catch (error) {
+        volumes.doubt();
+        throw error;
+      }
+    },
 
     update: (found, limits, options) => updateLimits(docker, attempt, found, limits, options),
 
@@ -243,32 +288,12 @@ export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptio
     },
 
     exec: (id, request, options) => runExec({ docker, streaming, attempt }, id, request, options),
+    launch: (id, request, options) => launchExec({ docker, attempt }, id, request, options),
 
-    async *logs(id, { follow, tailLines, sinceNanoseconds, stream, signal }: LogOptions) {
-      const since = sinceNanoseconds === undefined ? undefined : timeOf(sinceNanoseconds);
-      const query = {
-        follow,
-        stdout: stream !== "stderr",
-        stderr: stream !== "stdout",
-        timestamps: true,
-        tail: tailLines ?? "all",
-        ...(since === undefined ? {} : { since }),
-      };
-      const source = await unless(
-        [404],
-        "inspect",
-        attempt("inspect", () => dialLogs(streaming, id, query)),
-      );
-      if (source === undefined) return;
-      const end = () => source.destroy();
-      signal?.addEventListener("abort", end, { once: true });
-      try {
-        yield* readLogs(source);
-      } catch (error) {
-        if (!signal?.aborted) throw engineError("list", error);
-      } finally {
-        signal?.removeEventListener("abort", end);
-      }
+    logs,
+    numberedLog(id, options) {
+      const pathOf = async () => (await inspectRaw(id, options))?.LogPath;
+      return readNumberedLog({ pathOf, logs }, id, options);
     },
 
     events: (label, options) => readEvents(streaming, label, options),

@@ -3,6 +3,7 @@
 
 export const logFields = {
   sandbox: "The sandbox's id.",
+  process: "The process's id in its sandbox.",
   workspace: "The workspace's id.",
   tenant: "Owner of the sandbox or workspace.",
   template: "Name of a template.",

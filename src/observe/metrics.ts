@@ -51,6 +51,13 @@ export const catalogue = {
     ["resource"],
   ),
 
+  processes: gauge("sandboxd_processes", "Processes started in sandboxes that run."),
+  processesEnded: counter("sandboxd_processes_ended_total", "Processes that ended, by why.", ["cause"]),
+  processOutput: gauge(
+    "sandboxd_process_output_bytes",
+    "Output of processes that is kept in memory, for those who connect later and for slow readers. Bytes.",
+  ),
+
   workspaces: gauge("sandboxd_workspaces", "Workspaces by state.", ["state"]),
   workspaceBytes: gauge(
     "sandboxd_workspace_bytes",
@@ -87,6 +94,25 @@ export const catalogue = {
   uplinkEventsUnacked: gauge(
     "sandboxd_uplink_events_unacked",
     "Events that the scheduler has not acknowledged.",
+  ),
+
+  logForwardConnected: gauge("sandboxd_log_forward_connected", "1 while the receiver of logs is connected."),
+  logForwardRecords: counter("sandboxd_log_forward_records_total", "Records that the receiver of logs took."),
+  logForwardDroppedRecords: counter(
+    "sandboxd_log_forward_dropped_records_total",
+    "Records dropped because the buffer was full.",
+  ),
+  logForwardDroppedBytes: counter(
+    "sandboxd_log_forward_dropped_bytes_total",
+    "Bytes of records dropped because the buffer was full.",
+  ),
+  logForwardGaps: counter(
+    "sandboxd_log_forward_gaps_total",
+    "Times that the engine rotated lines away before they were read.",
+  ),
+  logForwardBuffered: gauge(
+    "sandboxd_log_forward_buffered_bytes",
+    "Bytes of records that the receiver has not taken yet.",
   ),
 
   samplerTickDuration: histogram(

@@ -3,7 +3,7 @@
 
 import { randomBytes, randomUUID } from "node:crypto";
 import type { Config } from "../config/config.ts";
-import type { Container, LogChunk, LogOptions, Runtime } from "../engine/runtime.ts";
+import type { Container, Runtime } from "../engine/runtime.ts";
 import { SandboxdError } from "../errors.ts";
 import type { Tenants } from "../tenant/tenants.ts";
 import type { Workspaces } from "../workspace/workspaces.ts";
@@ -47,7 +47,6 @@ export interface Manager extends Lifecycle {
   create(request: CreateRequest): Promise<SandboxRecord>;
   get(id: string): SandboxRecord;
   update(request: UpdateRequest): Promise<SandboxRecord>;
-  logs(id: string, options: LogOptions): AsyncIterable<LogChunk>;
 }
 
 export interface ManagerOptions {
@@ -128,12 +127,14 @@ export function createManager({
       const acceptedAtMs = clock.nowMs();
       const { ttlMs } = spec.lifetime;
       const { uid } = tenants.ensure(tenant);
+      const toolbox = host().toolbox?.();
       const record: SandboxRecord = {
         id,
         instance: randomUUID(),
         tenant,
         uid,
         isInTenantCgroup: true,
+        ...(toolbox === undefined ? {} : { toolbox }),
         spec,
         requestHash,
         generation: 1,
@@ -191,39 +192,6 @@ export function createManager({
           throw error;
         }
       });
-    },
-
-    async *logs(id, options) {
-      const record = get(id);
-      const { signal } = options;
-      let sinceNanoseconds = options.sinceNanoseconds;
-      let tailLines = options.tailLines;
-      for (;;) {
-        const now = repository.get(id);
-        if (now?.instance !== record.instance) return;
-        const container = await containerOf(now);
-        if (container !== undefined) {
-          const wanted: LogOptions = {
-            ...options,
-            ...(sinceNanoseconds === undefined ? {} : { sinceNanoseconds }),
-            ...(tailLines === undefined ? {} : { tailLines }),
-          };
-          for await (const chunk of runtime.logs(container.id, wanted)) {
-            sinceNanoseconds = chunk.timeNanoseconds + 1n;
-            yield chunk;
-          }
-          tailLines = undefined;
-        }
-        if (!options.follow || signal?.aborted) return;
-        const seen = now.transition.timeMs;
-        await repository.until(
-          id,
-          (next) =>
-            next?.instance !== record.instance ||
-            (next.transition.timeMs !== seen && next.state === "RUNNING"),
-          signal,
-        );
-      }
     },
   };
 }
