@@ -1,6 +1,7 @@
 // The baseline: the engine's own API, called with nothing in between, for containers that are in every respect those of the
 // daemon.
 
+import { statSync } from "node:fs";
 import type { Agent } from "node:http";
 import { isDeepStrictEqual } from "node:util";
 import Docker from "dockerode";
@@ -8,6 +9,7 @@ import type { Sandbox } from "../gen/sandboxd/v1/sandbox_pb.ts";
 import { createAgent } from "../src/engine/agent.ts";
 import { type ContainerPlan, defaultProcessesPerUser } from "../src/engine/container-plan.ts";
 import { containerCreateOptions } from "../src/engine/host-config.ts";
+import { toolboxPath } from "../src/engine/toolbox-mount.ts";
 import { possibleCpus } from "../src/host/capacity.ts";
 import { parentOf } from "../src/sandbox/plan.ts";
 import { parallel } from "./parallel.ts";
@@ -38,15 +40,19 @@ export async function openBareEngine(
   const options: Docker.DockerOptions & { readonly agent: Agent } = { socketPath: socket, agent };
   const docker = new Docker(options);
   const { CgroupVersion: cgroupVersion } = await docker.info();
-  const plan = { ...planOf(sandbox, hostParent, cgroupVersion === "2" ? 2 : 1), mounts };
+  const theirs = await docker.getContainer(sandbox.status?.containerId ?? "").inspect();
+  const toolbox = await toolboxOf(docker, theirs.Mounts);
+  const plan = { ...planOf(sandbox, hostParent, cgroupVersion === "2" ? 2 : 1), mounts, ...toolbox };
   const made = new Set<Docker.Container>();
   let count = 0;
 
   const create = async (): Promise<Docker.Container> => {
     count += 1;
-    const container = await docker.createContainer(
-      containerCreateOptions({ ...plan, name: `bare-${process.pid}-${count}`, hostname: `bare-${count}` }),
-    );
+    const name = `bare-${process.pid}-${count}`;
+    const options = containerCreateOptions({ ...plan, name, hostname: `bare-${count}` });
+    // as they were asked for, with the labels of the daemon's volumes
+    const HostConfig = { ...options.HostConfig, Mounts: theirs.HostConfig.Mounts };
+    const container = await docker.createContainer({ ...options, HostConfig });
     made.add(container);
     await container.start();
     return container;
@@ -57,10 +63,7 @@ export async function openBareEngine(
   };
   const engine: BareEngine = { docker, create, removeAll, close: () => agent.destroy() };
 
-  const [own, theirs] = await Promise.all([
-    (await create()).inspect(),
-    docker.getContainer(sandbox.status?.containerId ?? "").inspect(),
-  ]);
+  const own = await (await create()).inspect();
   await removeAll();
   if (!isDeepStrictEqual(own.HostConfig, theirs.HostConfig)) {
     throw new Error(
@@ -68,6 +71,19 @@ export async function openBareEngine(
     );
   }
   return engine;
+}
+
+/** The toolbox's mount, as the sandbox has it. */
+async function toolboxOf(
+  docker: Docker,
+  mounts: readonly { readonly Destination: string; readonly Name?: string }[],
+): Promise<Pick<ContainerPlan, "toolbox">> {
+  const volume = mounts.find(({ Destination: target }) => target === toolboxPath)?.Name;
+  if (volume === undefined) return {};
+  const { Options: options } = await docker.getVolume(volume).inspect();
+  const source = options?.["device"] ?? "";
+  const { dev: device, ino: inode } = statSync(source);
+  return { toolbox: { volume, source, identity: { device, inode } } };
 }
 
 function planOf(sandbox: Sandbox, hostParent: string, cgroupVersion: 1 | 2): ContainerPlan {

@@ -9,7 +9,7 @@ export interface Goal {
 
 export interface Result {
   readonly name: string;
-  readonly unit: "ms" | "us" | "MB" | "MB/h" | "1/h" | "1";
+  readonly unit: "ms" | "us" | "MB" | "MB/s" | "MB/h" | "1/h" | "1";
   readonly p50: number;
   readonly p95: number;
   /** Of the same thing on the bare engine in the same run; null where the engine has no such thing. */

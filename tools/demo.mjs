@@ -21,6 +21,8 @@ export async function demonstrate(client, say) {
   await showQuota(client, step);
   say("");
   await showWorkspace(client, step);
+  say("");
+  await showInside(client, step);
 }
 
 const call = { timeoutMs };
@@ -263,6 +265,72 @@ async function showWorkspace({ sandboxes, workspaces, host, names }, step) {
     await workspaces.deleteWorkspace({ workspaceId }, call);
     step("delete", `${workspaceId} is gone, with all that it held`);
   }
+}
+
+/** Work inside of a sandbox: a command with an input, one in a terminal, one that is told again from where it was left, and files. */
+async function showInside({ sandboxes, processes, files }, step) {
+  const sandboxId = "demo-inside";
+  await sandboxes.createSandbox({ sandboxId, tenant: "demo", spec: { template: "shell" } }, call);
+  try {
+    const greeter = {
+      sandboxId,
+      processId: "greeter",
+      command: ["sh", "-c", "read name; echo hello $name; exit 3"],
+    };
+    const greeted = told(processes.startProcess({ ...greeter, input: true, env: { TOKEN: "secret" } }, call));
+    await eventually(async () => (await processes.listProcesses({ sandboxId }, call)).processes[0]);
+    await processes.sendInput({ sandboxId, processId: "greeter", data: Buffer.from("world\n") }, call);
+    const { output, exit, sequence } = await greeted;
+    step("process", `a command that was sent a line says ${output.trim()}, and exits with ${exit.exitCode}`);
+    assert.equal(output, "hello world\n");
+    assert.equal(exit.exitCode, 3);
+
+    const later = await told(
+      processes.connectProcess({ sandboxId, processId: "greeter", afterSequence: 1n }, call),
+    );
+    step("process", `it is told again from event 2 on: ${later.output.trim()}, to event ${later.sequence}`);
+    assert.deepEqual([later.output, later.sequence], [output, sequence]);
+
+    const command = ["sh", "-c", "test -t 0 && stty size"];
+    const terminal = await told(
+      processes.startProcess({ sandboxId, command, terminal: { rows: 40, columns: 132 } }, call),
+    );
+    step("terminal", `its program sees a terminal of ${terminal.output.trim()}`);
+    assert.equal(terminal.output.trim(), "40 132");
+
+    const path = "/tmp/words";
+    async function* written() {
+      yield { part: { case: "target", value: { sandboxId, path } } };
+      yield { part: { case: "data", value: Buffer.from("written from outside\n") } };
+    }
+    const { file } = await files.writeFile(written(), call);
+    const read = await told(processes.startProcess({ sandboxId, command: ["cat", path] }, call));
+    step("files", `${file.sizeBytes} bytes of ${path}, read inside: ${read.output.trim()}`);
+    assert.equal(read.output, "written from outside\n");
+    const refusal = await files.makeDirectory({ sandboxId, path: "/etc/mine" }, call).then(
+      () => undefined,
+      (error) => error,
+    );
+    step("files", refusal?.rawMessage.split("\n")[0] ?? "the image was written to");
+    assert.match(refusal?.rawMessage ?? "", /read-only/i);
+  } finally {
+    await sandboxes.deleteSandbox({ sandboxId }, call);
+    step("delete", `${sandboxId} is gone, with all that ran in it`);
+  }
+}
+
+/** What a stream of a process's events came to. */
+async function told(stream) {
+  let output = "";
+  let exit;
+  let sequence;
+  for await (const { event } of stream) {
+    const { case: kind, value } = event.event;
+    if (kind === "stdout" || kind === "terminal") output += Buffer.from(value).toString();
+    if (kind === "exited") exit = value.exit;
+    sequence = event.sequence;
+  }
+  return { output, exit, sequence };
 }
 
 /** The first answer that is not undefined, asking four times a second. */

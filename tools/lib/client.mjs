@@ -7,7 +7,7 @@ import { root } from "./process.mjs";
 const generated = (file) => import(path.join(root, "dist/gen", file));
 
 /**
- * Opens a channel to the daemon. Returns `{ sandboxes, events, host, tenants, workspaces, health, names, close }`: clients of its services, and in
+ * Opens a channel to the daemon. Returns `{ sandboxes, events, host, tenants, workspaces, processes, files, health, names, close }`: clients of its services, and in
  * `names` the functions that tell an enum value's short name, and the enum that the demonstration needs.
  */
 export async function openClient(socket) {
@@ -18,6 +18,8 @@ export async function openClient(socket) {
   const { HostService } = await generated("sandboxd/v1/host_service_pb.js");
   const { TenantService } = await generated("sandboxd/v1/tenant_service_pb.js");
   const { WorkspaceService } = await generated("sandboxd/v1/workspace_service_pb.js");
+  const { ProcessService } = await generated("sandboxd/v1/process_service_pb.js");
+  const { FilesystemService } = await generated("sandboxd/v1/filesystem_service_pb.js");
   const { SandboxState, TransitionReason } = await generated("sandboxd/v1/sandbox_pb.js");
   const { EventType } = await generated("sandboxd/v1/event_pb.js");
   const { RestartMode } = await generated("sandboxd/v1/lifecycle_pb.js");
@@ -31,6 +33,8 @@ export async function openClient(socket) {
     host: createClient(HostService, transport),
     tenants: createClient(TenantService, transport),
     workspaces: createClient(WorkspaceService, transport),
+    processes: createClient(ProcessService, transport),
+    files: createClient(FilesystemService, transport),
     health: createClient(Health, transport),
     names: {
       state: (value) => SandboxState[value],
