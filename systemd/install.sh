@@ -52,6 +52,7 @@ install -D -m 0644 "$release/systemd/sandboxd.sysusers" /usr/lib/sysusers.d/sand
 install -D -m 0644 "$release/systemd/sandboxd.tmpfiles" /usr/lib/tmpfiles.d/sandboxd.conf
 install -D -m 0644 "$release/systemd/sandboxd.service" "/usr/lib/systemd/system/$service"
 ln -sfn /usr/lib/sandboxd/current/bin/sandboxd /usr/bin/sandboxd
+ln -sfn /usr/lib/sandboxd/current/bin/sandboxctl /usr/bin/sandboxctl
 systemd-sysusers /usr/lib/sysusers.d/sandboxd.conf
 systemd-tmpfiles --create /usr/lib/tmpfiles.d/sandboxd.conf
 

@@ -31,7 +31,7 @@ if [ -f /usr/lib/systemd/system/sandboxd.service ]; then
   systemctl daemon-reload
   systemctl reset-failed sandboxd.service 2>/dev/null || true
 fi
-rm -f /usr/lib/sysusers.d/sandboxd.conf /usr/lib/tmpfiles.d/sandboxd.conf /usr/bin/sandboxd
+rm -f /usr/lib/sysusers.d/sandboxd.conf /usr/lib/tmpfiles.d/sandboxd.conf /usr/bin/sandboxd /usr/bin/sandboxctl
 rm -rf /usr/lib/sandboxd /run/sandboxd
 if [ "$purge" = yes ]; then
   rm -rf /etc/sandboxd /var/lib/sandboxd
