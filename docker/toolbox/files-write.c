@@ -134,6 +134,13 @@ static struct failure put_in_place(const struct ask *ask, const struct place *pl
   return none;
 }
 
+// Writes out what was taken, before the lock, so that others wait for the end of the sync only. That it is durable is for the sync to say.
+static struct failure settle(int file) {
+  const unsigned all = SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
+  if (sync_file_range(file, 0, 0, all) == 0) return none;
+  return errno == ENOSPC || errno == EDQUOT || errno == EIO ? failed(errno, "sync") : none;
+}
+
 static struct failure replace(const struct ask *ask, struct stat *found) {
   struct place place;
   int error = find_place(&place, ask->path, !(ask->flags & CREATE_ONLY), ask->flags & PARENTS);
@@ -146,8 +153,7 @@ static struct failure replace(const struct ask *ask, struct stat *found) {
   error = draft_begin(&draft, place.directory);
   if (error != 0) return failed(error, "create");
   failure = take_data(ask, draft.file);
-  // before the lock, so that others wait for the end of it only
-  if (failure.error == 0 && fsync(draft.file) != 0) failure = failed(errno, "sync");
+  if (failure.error == 0) failure = settle(draft.file);
   if (failure.error == 0) failure = put_in_place(ask, &place, &draft, found);
   draft_drop(&draft);
   return failure;

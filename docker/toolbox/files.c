@@ -26,7 +26,13 @@ static void serve_make_directory(int connection, const char *path, uint32_t mode
 }
 
 static void serve_move(int connection, const char *path, const char *to, bool no_replace) {
-  if (renameat2(AT_FDCWD, path, AT_FDCWD, to, no_replace ? RENAME_NOREPLACE : 0) != 0) return refuse(connection, errno, "rename", path);
+  if (renameat2(AT_FDCWD, path, AT_FDCWD, to, no_replace ? RENAME_NOREPLACE : 0) != 0) {
+    int error = errno;
+    struct stat found;
+    bool is_there = error == EEXIST || error == ENOTEMPTY || error == EISDIR || error == ENOTDIR || error == ENOENT;
+    // what is said is of the new path, if there is nothing to be said of the old one
+    return refuse(connection, error, "rename", is_there && lstat(path, &found) == 0 ? to : path);
+  }
   serve_stat(connection, to, false);
 }
 

@@ -8,8 +8,9 @@ import type { Clock } from "../sandbox/clock.ts";
 import type { Connection } from "../toolbox/connection.ts";
 import { garbled } from "../toolbox/protocol.ts";
 import { createAcknowledgement } from "./acknowledgement.ts";
+import { dismiss, exitOf, lostExit, sandboxExit } from "./exits.ts";
 import { createInput, type Input } from "./input.ts";
-import { ask, type KeeperExit, type KeeperStatus, type SignalScope, wordOf } from "./keeper.ts";
+import { ask, type KeeperStatus, type SignalScope, wordOf } from "./keeper.ts";
 import { createOutputRing, type OutputBudget } from "./output-ring.ts";
 import type { Due, Pulse } from "./pulse.ts";
 import type { ProcessExit, ProcessRecord, ProcessState, ProcessView, TerminalSize } from "./record.ts";
@@ -74,8 +75,6 @@ export interface HeldProcess {
 
 /** Time for streams to connect again after the daemon was away. */
 export const orphanMs = 30_000;
-/** A keeper that was told to go. */
-const farewellMs = 1_000;
 const firstDelayMs = 50;
 const mostDelayMs = 5_000;
 
@@ -178,7 +177,11 @@ export function createHeldProcess(options: HeldOptions): HeldProcess {
           break;
         case "exit":
           if (word.exit.sequence <= ring.lastSequence) throw garbled(`an end at ${word.exit.sequence}`);
-          await settle("EXITED", exitOf(word.exit), word.exit.sequence);
+          await settle(
+            "EXITED",
+            exitOf(word.exit, { record, oomKills: options.oomKills }),
+            word.exit.sequence,
+          );
           return;
         case "taken":
           input.taken(word.offset, word.isOpen);
@@ -232,8 +235,8 @@ export function createHeldProcess(options: HeldOptions): HeldProcess {
         return undefined;
       }
       await (search === "lost"
-        ? settle("LOST", lostExit(), undefined)
-        : settle("EXITED", sandboxExit(), undefined));
+        ? settle("LOST", lostExit(record, clock.nowMs()), undefined)
+        : settle("EXITED", sandboxExit(record, clock.nowMs()), undefined));
       return undefined;
     }
     try {
@@ -282,27 +285,6 @@ export function createHeldProcess(options: HeldOptions): HeldProcess {
     options.onEnd(held);
     if (sequence !== undefined && keeper !== undefined && !closing.signal.aborted) await dismiss(keeper);
   }
-
-  function exitOf({ sequence: _, ...told }: KeeperExit): ProcessExit {
-    const wasKilled = told.signal === 9 && told.cause === "SELF";
-    return { ...told, oomKilled: wasKilled && (options.oomKills() ?? 0) > record.oomKills };
-  }
-
-  const unknownFigures = () => ({
-    oomKilled: false,
-    durationUs: Math.max(0, Math.round((clock.nowMs() - record.acceptedAtMs) * 1_000)),
-    userUs: 0,
-    systemUs: 0,
-    maxResidentBytes: 0,
-    exitedAtMs: Date.now(),
-  });
-  const lostExit = (): ProcessExit => ({ ...unknownFigures(), exitCode: 255, signal: 0, cause: "UNKNOWN" });
-  const sandboxExit = (): ProcessExit => ({
-    ...unknownFigures(),
-    exitCode: 137,
-    signal: 9,
-    cause: "SANDBOX_ENDED",
-  });
 
   const view = (): ProcessView => ({
     record,
@@ -383,7 +365,7 @@ export function createHeldProcess(options: HeldOptions): HeldProcess {
       void hold(undefined);
     },
     sandboxEnded() {
-      void settle("EXITED", sandboxExit(), undefined).then(() => connection?.close());
+      void settle("EXITED", sandboxExit(record, clock.nowMs()), undefined).then(() => connection?.close());
     },
     close() {
       closing.abort();
@@ -398,20 +380,6 @@ export function createHeldProcess(options: HeldOptions): HeldProcess {
 const ringBytes = ({ waits, retainedBytes }: ProcessRecord) => retainedBytes + (waits ? 262_144 : 0);
 
 const named = ({ sandboxId, id }: ProcessRecord) => ({ sandbox: sandboxId, process: id });
-
-/** The end was taken: it closes, and goes with the last of its descendants. */
-async function dismiss(keeper: Connection): Promise<void> {
-  const timer = setTimeout(() => keeper.close(), farewellMs);
-  try {
-    await keeper.send(ask.forget());
-    while ((await keeper.receive()) !== undefined);
-  } catch {
-    // what it says after its end is nobody's
-  } finally {
-    clearTimeout(timer);
-    keeper.close();
-  }
-}
 
 function inputClosed({ id, sandboxId }: ProcessRecord): SandboxdError {
   return new SandboxdError(

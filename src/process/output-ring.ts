@@ -190,6 +190,8 @@ export function createOutputRing(limitBytes: number, budget: OutputBudget): Outp
     offsetAfter(sequence) {
       if (sequence >= last.sequence) return last.offset;
       const next = blocks[firstAfter(blocks, sequence)];
+      // who has seen the event before a block has missed nothing, whatever is known of what came before
+      if (next?.first === sequence + 1) return next.offset;
       if (next !== undefined && sequence >= next.first)
         return next.offset + endOf(next, sequence - next.first);
       const before = blocks[firstAfter(blocks, sequence) - 1];

@@ -1,26 +1,17 @@
-// All processes that were started in sandboxes: the verbs that callers have, what is kept of each, and how they are found again
-// after a restart of the daemon.
+// The verbs that callers have of processes in sandboxes.
 
 import { randomBytes } from "node:crypto";
 import { SandboxdError } from "../errors.ts";
-import type { Log } from "../observe/log.ts";
-import type { Metrics } from "../observe/metrics.ts";
-import type { Clock } from "../sandbox/clock.ts";
 import type { SandboxRecord } from "../sandbox/record.ts";
-import type { Repository } from "../sandbox/repository.ts";
-import type { Store } from "../store/store.ts";
-import type { Link } from "../toolbox/connection.ts";
-import { createHeldProcess, type HeldProcess } from "./held.ts";
+import type { HeldProcess } from "./held.ts";
 import type { SignalScope } from "./keeper.ts";
-import { type KernelPlace, processesIn } from "./kernel-view.ts";
+import { processesIn } from "./kernel-view.ts";
 import { createLauncher } from "./launcher.ts";
-import { createOutputBudget } from "./output-ring.ts";
 import { createPulse } from "./pulse.ts";
 import type { OtherProcess, ProcessRecord, ProcessView, TerminalSize } from "./record.ts";
 import { processExists, processNotFound, sandboxNotRunning, tooManyRunning } from "./refusals.ts";
+import { createRegistry, type Graces, type RegistryOptions, type RetentionConfig } from "./registry.ts";
 import { defaultKeepaliveMs, hashOfRequest, type StartRequest, sizeOf, specOf } from "./request.ts";
-import { createRetention } from "./retention.ts";
-import { createSearch, isOfRun } from "./search.ts";
 import { signalOf } from "./signals.ts";
 import type { Told } from "./watcher.ts";
 
@@ -80,124 +71,28 @@ export interface Processes {
   close(): void;
 }
 
-export interface ProcessesOptions {
-  readonly link: Link;
-  readonly repository: Pick<Repository, "get" | "all" | "subscribe" | "until">;
-  readonly store: Pick<Store, "processDocuments" | "transact" | "durable" | "meta">;
-  readonly clock: Pick<Clock, "nowMs">;
+export interface ProcessesOptions extends Omit<RegistryOptions, "pulse" | "graces"> {
   readonly config: ProcessConfig;
-  /** Out-of-memory kills counted in a sandbox; undefined if that is not known. */
-  readonly oomCount: (sandboxId: string) => number | undefined;
-  /** Where the kernel tells of a sandbox's processes; undefined if it is not known yet. */
-  readonly placeOf: (record: SandboxRecord) => KernelPlace | undefined;
-  readonly metrics: Pick<Metrics, "processes" | "processesEnded" | "processOutput">;
-  readonly log: Log;
   /** Default: those that the contract tells. */
   readonly graces?: Graces;
 }
 
-export interface Graces {
-  /** Time to connect again, after the last stream of a process that is to be ended then. */
-  readonly disconnectMs: number;
-  /**
-   * A keeper that is gone from a sandbox that runs was ended by a program of it, or the sandbox is just ending, which is seen as soon as
-   * its last process is gone.
-   */
-  readonly goneMs: number;
+/** `[processes]` of the configuration. */
+export interface ProcessConfig extends RetentionConfig {
+  readonly maxRunning: number;
 }
 
 const usualGraces: Graces = { disconnectMs: 2_000, goneMs: 2_000 };
 
-/** `[processes]` of the configuration. */
-export interface ProcessConfig {
-  readonly maxRunning: number;
-  readonly maxRetained: number;
-  readonly exitRetentionMs: number;
-  readonly outputBytes: number;
-}
-
 const keyOf = (sandboxId: string, processId: string) => `${sandboxId}/${processId}`;
 
 export function createProcesses(options: ProcessesOptions): Processes {
-  const { link, repository, store, clock, config, log, metrics, graces = usualGraces } = options;
+  const { link, repository, clock, config } = options;
   const pulse = createPulse(clock);
-  const budget = createOutputBudget(config.outputBytes, (bytes) => metrics.processOutput.set({}, bytes));
-  const search = createSearch({ ...options, goneGraceMs: graces.goneMs });
-  /** By sandbox, by id, in the order of their start. */
-  const held = new Map<string, Map<string, HeldProcess>>();
+  const registry = createRegistry({ ...options, pulse, graces: options.graces ?? usualGraces });
   /** Those that are being started, by key. */
-  const starting = new Map<
-    string,
-    { readonly hash: string; readonly sandboxId: string; readonly started: Promise<HeldProcess> }
-  >();
-  const retention = createRetention({ held, pulse, config, forget });
+  const starting = new Map<string, Starting>();
   const launch = createLauncher({ link, clock, oomCount: options.oomCount });
-  let isClosed = false;
-
-  function keep(record: ProcessRecord): void {
-    store.transact((transaction) =>
-      transaction.putProcess(record.sandboxId, record.id, JSON.stringify(record)),
-    );
-  }
-
-  function hold(record: ProcessRecord, hasInput: boolean): HeldProcess {
-    const process = createHeldProcess({
-      record,
-      hasInput,
-      clock,
-      pulse,
-      budget,
-      search: search.keeperOf,
-      disconnectGraceMs: graces.disconnectMs,
-      async keep(now) {
-        // its sandbox may have been deleted meanwhile, with all that was kept of it
-        if (held.get(now.sandboxId)?.get(now.id) !== process) return;
-        keep(now);
-        await store.durable();
-      },
-      oomKills: () => options.oomCount(record.sandboxId),
-      onEnd({ record: { exit } }) {
-        metrics.processes.add({}, -1);
-        metrics.processesEnded.add({ cause: exit?.cause ?? "UNKNOWN" });
-        retention.ended(process);
-      },
-      onNothing(nothing) {
-        metrics.processes.add({}, -1);
-        forget(nothing);
-      },
-      log,
-    });
-    const ofSandbox = held.get(record.sandboxId) ?? new Map<string, HeldProcess>();
-    held.set(record.sandboxId, ofSandbox.set(record.id, process));
-    if (record.exit === undefined) metrics.processes.add({}, 1);
-    else retention.ended(process);
-    return process;
-  }
-
-  /** As if it had never been. */
-  function forget(process: HeldProcess): void {
-    const { sandboxId, id } = process.record;
-    const ofSandbox = held.get(sandboxId);
-    ofSandbox?.delete(id);
-    if (ofSandbox?.size === 0) held.delete(sandboxId);
-    process.close();
-    store.transact((transaction) => transaction.removeProcess(sandboxId, id));
-  }
-
-  /** What a sandbox that has ended takes along, and one that is gone leaves nothing of. */
-  function followSandbox(id: string): void {
-    const sandbox = repository.get(id);
-    for (const process of [...(held.get(id)?.values() ?? [])]) {
-      const { record } = process;
-      if (sandbox?.instance === record.instance) {
-        if (!isOfRun(sandbox, record)) process.sandboxEnded();
-        continue;
-      }
-      forget(process);
-      process.sandboxEnded();
-    }
-  }
-  const unfollow = repository.subscribe(followSandbox);
 
   function sandboxOf(sandboxId: string): SandboxRecord {
     const record = repository.get(sandboxId);
@@ -209,16 +104,14 @@ export function createProcesses(options: ProcessesOptions): Processes {
 
   function find({ sandboxId, processId }: ProcessKey): HeldProcess {
     sandboxOf(sandboxId);
-    const process = held.get(sandboxId)?.get(processId);
+    const process = registry.get(sandboxId, processId);
     if (process === undefined) throw processNotFound(sandboxId, processId);
     return process;
   }
 
   function runningIn(sandboxId: string): number {
-    let count = 0;
-    for (const process of held.get(sandboxId)?.values() ?? []) if (!process.hasEnded()) count++;
-    for (const one of starting.values()) if (one.sandboxId === sandboxId) count++;
-    return count;
+    const running = registry.in(sandboxId).filter((process) => !process.hasEnded());
+    return running.length + [...starting.values()].filter((one) => one.sandboxId === sandboxId).length;
   }
 
   /** The process of a request: the one that there is, the one that is being started, or a new one. */
@@ -228,7 +121,7 @@ export function createProcesses(options: ProcessesOptions): Processes {
     const id = request.processId || `p-${randomBytes(8).toString("hex")}`;
     const key = keyOf(sandbox.id, id);
     const hash = hashOfRequest(request);
-    const known = held.get(sandbox.id)?.get(id);
+    const known = registry.get(sandbox.id, id);
     const found =
       known === undefined ? starting.get(key) : { hash: known.record.requestHash, started: known };
     if (found !== undefined) {
@@ -237,45 +130,18 @@ export function createProcesses(options: ProcessesOptions): Processes {
     }
     if (sandbox.state !== "RUNNING") throw sandboxNotRunning(sandbox.id, sandbox.state);
     if (runningIn(sandbox.id) >= config.maxRunning) throw tooManyRunning(sandbox.id, config.maxRunning);
-    const started = launch({ sandbox, id, hash, spec, keep, drop }).then(({ record, connection, status }) => {
-      const process = hold(record, spec.hasInput);
-      process.begin(connection, status);
-      keep(process.record);
-      // it may have ended, or been deleted, while the keeper was on its way
-      followSandbox(sandbox.id);
-      return process;
-    });
+    const { keep, drop } = registry;
+    const started = launch({ sandbox, id, hash, spec, keep, drop }).then((launched) =>
+      registry.begun(launched, spec.hasInput),
+    );
     starting.set(key, { hash, sandboxId: sandbox.id, started });
     // whoever asked may be gone
     started.catch(() => undefined).finally(() => starting.delete(key));
     return started;
   }
 
-  function drop(record: ProcessRecord): void {
-    store.transact((transaction) => transaction.removeProcess(record.sandboxId, record.id));
-  }
-
   return {
-    recover() {
-      for (const document of store.processDocuments()) {
-        const record = JSON.parse(document) as ProcessRecord;
-        if (held.get(record.sandboxId)?.has(record.id) || starting.has(keyOf(record.sandboxId, record.id)))
-          continue;
-        if (repository.get(record.sandboxId)?.instance !== record.instance) drop(record);
-        else {
-          const process = hold(record, false);
-          if (record.exit === undefined) process.resume();
-        }
-      }
-      if (store.meta(knownKey) === "1") return;
-      // nothing tells of what an earlier state knew
-      void search.unknown(repository.all(), (record) => {
-        if (held.get(record.sandboxId)?.has(record.id)) return;
-        keep(record);
-        hold(record, false).resume();
-      });
-      store.transact((transaction) => transaction.setMeta(knownKey, "1"));
-    },
+    recover: registry.recover,
     async start(request, { signal }) {
       const process = await startedFor(request);
       await process.known(signal);
@@ -327,7 +193,7 @@ export function createProcesses(options: ProcessesOptions): Processes {
       const place = includeOthers ? options.placeOf(sandbox) : undefined;
       const seen = place === undefined ? [] : await processesIn(place);
       const byPid = new Map(seen.map((one) => [one.pid, one]));
-      const all = [...(held.get(sandboxId)?.values() ?? [])];
+      const all = registry.in(sandboxId);
       await soonKnown(all);
       const processes = all.map((process) => {
         const view = process.view();
@@ -342,15 +208,17 @@ export function createProcesses(options: ProcessesOptions): Processes {
       return { processes, others: [...byPid.values()] };
     },
     close() {
-      if (isClosed) return;
-      isClosed = true;
-      unfollow();
-      search.close();
-      retention.close();
-      for (const ofSandbox of held.values()) for (const process of ofSandbox.values()) process.close();
+      registry.close();
       pulse.close();
     },
   };
+}
+
+interface Starting {
+  /** Of the request. */
+  readonly hash: string;
+  readonly sandboxId: string;
+  readonly started: Promise<HeldProcess>;
 }
 
 /** What is being found again after a restart is waited for a moment: until then less is known of it. */
@@ -362,9 +230,6 @@ async function soonKnown(processes: readonly HeldProcess[]): Promise<void> {
 }
 
 const knownWithinMs = 1_000;
-
-/** Set once this state knows of every process that was started. */
-const knownKey = "processes_known";
 
 function refuseTerminal(record: ProcessRecord): void {
   if (record.terminal === undefined) return;

@@ -44,7 +44,7 @@ export function sandboxNotRunning(sandboxId: string, state: string): SandboxdErr
 }
 
 /** What the sandbox allows itself, in processes and threads. */
-export function outOfPids(sandboxId: string, limit: number): SandboxdError {
+function outOfPids(sandboxId: string, limit: number): SandboxdError {
   return new SandboxdError(
     "PROCESS_LIMIT_REACHED",
     `sandbox "${sandboxId}" is at its limit of ${limit} processes and threads (resources.pids)`,

@@ -3,7 +3,7 @@
 
 import { SandboxdError } from "../errors.ts";
 
-export const protocolVersion = 1;
+const protocolVersion = 1;
 
 /** Of a frame's type and payload. */
 export const mostFrameBytes = 262_208;

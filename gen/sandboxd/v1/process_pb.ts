@@ -298,6 +298,7 @@ export const TerminalSizeSchema: GenMessage<TerminalSize> = /*@__PURE__*/
 export type ProcessEvent = Message<"sandboxd.v1.ProcessEvent"> & {
   /**
    * Rises by one with each event of the process but keepalives and gaps, which carry that of the event before. Resume with it.
+   * To a reader that is behind, output of several events in a row may come as one, with the number of the last.
    *
    * @generated from field: int64 sequence = 1;
    */
