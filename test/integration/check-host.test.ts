@@ -39,6 +39,7 @@ describe.skipIf(engineObstacle !== undefined)(`a host (${engineObstacle ?? "engi
       "workspaces",
       "backups",
       "descriptors",
+      "toolbox",
       "http_probe",
     ]) {
       expect(of(name), name).toMatchObject({ verdict: CheckVerdict.OK, hint: "" });

@@ -282,6 +282,48 @@ describe.skipIf(engineObstacle !== undefined)(`mounts of a container (${engineOb
     });
   });
 
+  test("the toolbox costs the engine no question but the first, and another in its place is found out", async () => {
+    const source = join(base, "toolbox");
+    mkdirSync(join(source, "run"), { recursive: true, mode: 0o755 });
+    const volume = `${name}_toolbox`;
+    const plan = {
+      ...planWith([]),
+      labels: { "sandboxd.host": name },
+      toolbox: { volume, source, identity: bindOf(source).identity },
+    };
+    const run = async (number: number) => {
+      const own = { ...plan, name: `${name}-${number}` };
+      asked.length = 0;
+      const made = await runtime.create(own);
+      if (made === "taken") throw new Error("taken");
+      await runtime.compare(made.id, own, { isNew: true });
+      await runtime.start(made.id);
+      const questions = [...asked];
+      await runtime.verify(made.id, own);
+      return { id: made.id, questions };
+    };
+    const first = await run(1);
+    expect(first.questions).toEqual(["inspect", "create", "inspect", "create", "inspect", "start"]);
+    const second = await run(2);
+    expect(second.questions).toEqual(["create", "inspect", "start"]);
+
+    // as root of the host might
+    for (const { id } of [first, second]) await runtime.remove(id);
+    await docker.getVolume(volume).remove();
+    const other = join(base, "other");
+    mkdirSync(join(other, "run"), { recursive: true });
+    const options = { type: "none", device: other, o: "bind,ro,nosuid,nodev,private" };
+    const labels = { "sandboxd.host": name, "sandboxd.volume": volume };
+    await docker.createVolume({ Name: volume, DriverOpts: options, Labels: labels });
+    await expect(run(3)).rejects.toMatchObject({
+      reason: "HARDENING_MISMATCH",
+      message: expect.stringContaining("it was exchanged"),
+    });
+    // which is reason enough to look again, and to make it anew where nobody has it
+    await docker.getContainer(`${name}-3`).remove({ force: true });
+    await run(4);
+  });
+
   test("a volume that somebody else made, or made anew, is refused, and ours of before is replaced", async () => {
     const size = { bytes: mebibyte, inodes: 100 };
     const volume = {

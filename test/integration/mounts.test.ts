@@ -77,7 +77,9 @@ describe.skipIf(engineObstacle !== undefined)(`mounts (${engineObstacle ?? "engi
   const prefix = () => `sandboxd-${host.daemon.hostId}_`;
   async function volumes(): Promise<readonly string[]> {
     const { Volumes: found } = await host.docker.listVolumes();
-    return (found ?? []).map((one) => one.Name).filter((name) => name.startsWith(prefix()));
+    const own = (found ?? []).map((one) => one.Name).filter((name) => name.startsWith(prefix()));
+    // that of the toolbox is everybody's
+    return own.filter((name) => !name.startsWith(`${prefix()}toolbox_`));
   }
 
   async function create(id: string, spec: SpecInit, owner = tenant): Promise<Sandbox> {
