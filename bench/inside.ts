@@ -1,6 +1,9 @@
 // What it costs to work inside of a sandbox: commands, terminals, output and files, against the bare engine's exec.
 
+import { connect } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
+import { createClient } from "@connectrpc/connect";
+import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
 import { FilesystemService } from "../gen/sandboxd/v1/filesystem_service_pb.ts";
 import { OutputMode, ProcessService } from "../gen/sandboxd/v1/process_service_pb.ts";
 import { openBareExec } from "./bare-exec.ts";
@@ -29,6 +32,12 @@ export const insideNames = ["exec", "throughput", "files"] as const;
 /** Those of `insideNames` that are wanted. */
 export async function* measureInside(wanted: ReadonlySet<string>, runs: number): AsyncGenerator<Result> {
   const sandboxes = await startSandboxes();
+  const sessionManager = new Http2SessionManager("http://sandboxd", undefined, {
+    createConnection: () => connect(sandboxes.daemon.socketPath),
+    // as sandboxctl; other clients come to it by themselves
+    settings: { initialWindowSize: mebibyte },
+  });
+  const transport = createGrpcTransport({ baseUrl: "http://sandboxd", sessionManager });
   try {
     const { sandbox } = await sandboxes.client.createSandbox({
       tenant: "bench",
@@ -38,8 +47,8 @@ export async function* measureInside(wanted: ReadonlySet<string>, runs: number):
     const { containerId = "", uid = 0n } = sandbox?.status ?? {};
     const inside: Inside = {
       sandboxId: "inside",
-      processes: sandboxes.daemon.client(ProcessService),
-      files: sandboxes.daemon.client(FilesystemService),
+      processes: createClient(ProcessService, transport),
+      files: createClient(FilesystemService, transport),
       bare: openBareExec(containerId, `${uid}:${uid}`),
     };
     if (wanted.has("exec")) {
@@ -50,6 +59,7 @@ export async function* measureInside(wanted: ReadonlySet<string>, runs: number):
     if (wanted.has("files")) yield* await measureFiles(inside, runs);
     if (wanted.has("exec")) yield await measureAttached(sandboxes);
   } finally {
+    sessionManager.abort();
     await sandboxes.close();
   }
 }

@@ -3,8 +3,9 @@
 import type { IncomingMessage } from "node:http";
 import type { Http2ServerRequest } from "node:http2";
 import { SandboxdError } from "../errors.ts";
+import { transferred } from "./collection-pace.ts";
 import { encodeError } from "./error-encoding.ts";
-import { passedOn } from "./iterable.ts";
+import { checked, passedOn } from "./iterable.ts";
 
 /** Request bytes held by all calls that are being received. */
 export interface ReceiveBudget {
@@ -44,7 +45,7 @@ export interface RequestBody {
 
 /** The body of a request that is a stream of messages: bounded by its messages' size and flow control. */
 export function streamedBody(request: IncomingMessage | Http2ServerRequest): RequestBody {
-  return { bytes: kept(request), close() {} };
+  return { bytes: checked(kept(request), (chunk) => transferred(chunk.byteLength)), close() {} };
 }
 
 /** The body of a request that is one message, which must be received whole within `timeoutMs`. */

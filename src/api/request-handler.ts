@@ -8,6 +8,8 @@ import { createContextValues } from "@connectrpc/connect";
 import type { UniversalHandler, UniversalServerResponse } from "@connectrpc/connect/protocol";
 import type { Logger } from "pino";
 import { isAcceptableAuthority } from "./authority.ts";
+import type { BulkHandlers } from "./bulk-handler.ts";
+import { isBinaryGrpc } from "./bulk-handler.ts";
 import type { Caller } from "./caller.ts";
 import { callerKey } from "./caller.ts";
 import type { Calls } from "./calls.ts";
@@ -38,6 +40,7 @@ export type RequestHandler = (request: NodeRequest, response: NodeResponse, orig
 /** Serves the router's methods. */
 export function createRequestHandler(
   router: ConnectRouter,
+  bulk: BulkHandlers,
   limits: ApiLimits,
   log: Logger,
   metrics: ApiMetrics,
@@ -47,7 +50,8 @@ export function createRequestHandler(
 
   async function serve(request: NodeRequest, response: NodeResponse, origin: RequestOrigin): Promise<void> {
     const path = request.url ?? "";
-    const handler = handlers.get(path.split("?", 1)[0] ?? "");
+    const name = path.split("?", 1)[0] ?? "";
+    const handler = handlers.get(name);
     if (!isAcceptableAuthority(authorityOf(request), origin.loopbackOnly)) {
       return refuse(request, response, 400, "The authority (host) of the request cannot be accepted.\n");
     }
@@ -60,7 +64,7 @@ export function createRequestHandler(
     const body = single ? boundedBody(request, budget, limits.requestTimeoutMs) : streamedBody(request);
     const begun = performance.now();
     try {
-      const answer = await handler({
+      const asked = {
         httpVersion: request.httpVersion,
         method: request.method ?? "",
         url: `http://sandboxd${path}`,
@@ -68,7 +72,9 @@ export function createRequestHandler(
         body: body.bytes,
         signal: closeSignal(response),
         contextValues: createContextValues().set(callerKey, origin.caller).set(callsKey, origin.calls),
-      });
+      };
+      const bulky = isBinaryGrpc(asked) ? bulk.get(name) : undefined;
+      const answer = await (bulky ?? handler)(asked);
       await writeResponse(
         request,
         response,

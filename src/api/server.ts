@@ -3,6 +3,7 @@ import type { DescService } from "@bufbuild/protobuf";
 import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import type { ConnectRouter, Interceptor } from "@connectrpc/connect";
 import { createConnectRouter } from "@connectrpc/connect";
+import type { UniversalHandlerFn } from "@connectrpc/connect/protocol";
 import type { Logger } from "pino";
 import { file_google_rpc_error_details } from "../../gen/google/rpc/error_details_pb.ts";
 import { Health } from "../../gen/grpc/health/v1/health_pb.ts";
@@ -19,6 +20,7 @@ import {
   ServerReflection as ServerReflectionAlpha,
 } from "../../gen/grpc/reflection/v1alpha/reflection_pb.ts";
 import { file_sandboxd_v1_error } from "../../gen/sandboxd/v1/error_pb.ts";
+import { withBulk } from "./bulk-handler.ts";
 import { compressionGzip } from "./compression.ts";
 import type { HealthRegistry } from "./health.ts";
 import { createHealthService } from "./health.ts";
@@ -65,19 +67,20 @@ export function createApiServer(options: ApiServerOptions): ApiServer {
   const { health, log, metrics } = options;
   const limits = { ...defaultLimits, ...options.limits };
   const checkRules = createRuleCheck();
-  const router = createConnectRouter({
+  const common = {
     interceptors: interceptors(options, limits, checkRules),
     readMaxBytes: limits.readMaxBytes,
     writeMaxBytes: limits.writeMaxBytes,
-    jsonOptions: { ignoreUnknownFields: false },
     // Requests may come compressed. Answers never are: on a local network it costs more than it saves.
     acceptCompression: [compressionGzip],
     compressMinBytes: Number.MAX_SAFE_INTEGER,
-  });
-  options.routes(router);
+  };
+  const router = createConnectRouter({ ...common, jsonOptions: { ignoreUnknownFields: false } });
+  const bulk = new Map<string, UniversalHandlerFn>();
+  options.routes(withBulk(router, bulk, common));
   router.service(Health, createHealthService(health));
   addReflection(router);
-  const handle = createRequestHandler(router, limits, log, metrics);
+  const handle = createRequestHandler(router, bulk, limits, log, metrics);
   const listeners: Listener[] = [];
   void compileRules(
     checkRules,

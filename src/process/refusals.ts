@@ -3,6 +3,7 @@
 import { constants } from "node:os";
 import { SandboxdError } from "../errors.ts";
 import { garbled } from "../toolbox/protocol.ts";
+import { printable } from "../workspace/archive/names.ts";
 import type { ProcessRecord } from "./record.ts";
 
 /** Where two names have one number, the first is the usual one: EAGAIN is EWOULDBLOCK too. */
@@ -92,7 +93,7 @@ export function startRefusal({ errno, operation }: KeeperRefusal, asked: Refused
       metadata: { errno: why },
     });
   }
-  return garbled(`it refuses with ${why} of "${operation.slice(0, 32)}"`);
+  return garbled(`it refuses with ${why} of "${printable(operation, 32)}"`);
 }
 
 function commandRefusal(why: string, { executable, sandboxId }: Refused): SandboxdError {

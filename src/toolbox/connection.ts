@@ -2,6 +2,7 @@
 
 import type { Duplex } from "node:stream";
 import type { Waiting } from "../engine/runtime.ts";
+import type { SandboxdError } from "../errors.ts";
 import { type Frame, garbled, mostFrameBytes } from "./protocol.ts";
 
 export interface Connection {
@@ -26,20 +27,40 @@ export interface Link {
 }
 
 const headerBytes = 4;
+/** Of frames that are here and were not received yet; then no more is read. */
+const mostQueuedBytes = 1024 * 1024;
 
+/** `socket` may give out its data in a buffer that it uses again: all of it is copied at once. */
 export function connectionOver(socket: Duplex): Connection {
   let hasEnded = false;
+  let failure: SandboxdError | undefined;
   let wake = () => {};
+  const queue: Buffer[] = [];
+  let queuedBytes = 0;
+  const assembler = createAssembler((frame) => {
+    queue.push(frame);
+    queuedBytes += frame.length;
+    wake();
+  });
   const ended = () => {
     hasEnded = true;
     wake();
   };
-  socket.on("readable", () => wake());
+  socket.on("data", (chunk: Buffer) => {
+    if (failure !== undefined) return;
+    try {
+      assembler(chunk);
+    } catch (error) {
+      failure = error as SandboxdError;
+      socket.destroy();
+      wake();
+    }
+    if (queuedBytes > mostQueuedBytes) socket.pause();
+  });
   socket.on("end", ended);
   socket.on("close", ended);
   // how a connection broke tells nobody more than that it did
   socket.on("error", ended);
-  let length: number | undefined;
   /** What all who may not send more now wait for. */
   let drained: Promise<void> | undefined;
 
@@ -57,20 +78,11 @@ export function connectionOver(socket: Duplex): Connection {
     return drained;
   }
 
-  /** The next frame if all of it is here. */
   function next(): Frame | undefined {
-    if (length === undefined) {
-      const header = socket.read(headerBytes) as Buffer | null;
-      if (header === null || header.length < headerBytes) return undefined;
-      length = header.readUInt32LE(0);
-      if (length < 1 || length > mostFrameBytes) {
-        socket.destroy();
-        throw garbled(`a frame of ${length} bytes`);
-      }
-    }
-    const frame = socket.read(length) as Buffer | null;
-    if (frame === null || frame.length < length) return undefined;
-    length = undefined;
+    const frame = queue.shift();
+    if (frame === undefined) return undefined;
+    queuedBytes -= frame.length;
+    if (queuedBytes <= mostQueuedBytes && socket.isPaused()) socket.resume();
     return { type: frame.readUInt8(0), payload: frame.subarray(1) };
   }
 
@@ -83,6 +95,7 @@ export function connectionOver(socket: Duplex): Connection {
       for (;;) {
         const frame = next();
         if (frame !== undefined) return frame;
+        if (failure !== undefined) throw failure;
         if (hasEnded || socket.destroyed) return undefined;
         await new Promise<void>((resolve) => {
           wake = resolve;
@@ -92,5 +105,32 @@ export function connectionOver(socket: Duplex): Connection {
     close() {
       socket.destroy();
     },
+  };
+}
+
+/** Puts frames together from pieces that are cut anywhere; each frame is in a buffer of its own, of its size. */
+function createAssembler(onFrame: (frame: Buffer) => void): (piece: Buffer) => void {
+  const header = Buffer.alloc(headerBytes);
+  /** Of the header, or of the frame once that is known. */
+  let filled = 0;
+  let frame: Buffer | undefined;
+
+  return (piece) => {
+    for (let at = 0; at < piece.length; ) {
+      const target = frame ?? header;
+      const copied = piece.copy(target, filled, at);
+      at += copied;
+      filled += copied;
+      if (filled < target.length) return;
+      filled = 0;
+      if (frame === undefined) {
+        const length = header.readUInt32LE(0);
+        if (length < 1 || length > mostFrameBytes) throw garbled(`a frame of ${length} bytes`);
+        frame = Buffer.allocUnsafe(length);
+      } else {
+        onFrame(frame);
+        frame = undefined;
+      }
+    }
   };
 }

@@ -101,9 +101,19 @@ export async function connectIn(
   }
 }
 
+/** What arrives is copied before the next comes, so all connections share it: none has to set memory aside for each reading. */
+const incoming = Buffer.alloc(65_536);
+
 function connected(path: string): Promise<Socket | "absent" | "busy"> {
   return new Promise((resolve, reject) => {
-    const socket = createConnection({ path });
+    const onread = {
+      buffer: incoming,
+      callback: (length: number, bytes: Uint8Array) => {
+        socket.emit("data", bytes.subarray(0, length));
+        return true;
+      },
+    };
+    const socket = createConnection({ path, onread });
     const failed = (error: Error) => {
       socket.destroy();
       const code = codeOf(error);

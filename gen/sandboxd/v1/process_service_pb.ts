@@ -45,7 +45,7 @@ export type StartProcessRequest = Message<"sandboxd.v1.StartProcessRequest"> & {
   command: string[];
 
   /**
-   * Laid over the sandbox's own environment. At most 256 variables; rules as in SandboxSpec.env. Only the process sees the values.
+   * Laid over the sandbox's own environment. At most 256 variables; rules as in SandboxSpec.env. The values go to the process alone, past the engine, logs and events; programs of the sandbox can read them in /proc as they can of any of their user's.
    *
    * @generated from field: map<string, string> env = 4;
    */

@@ -9,10 +9,7 @@ interface Message {
 }
 
 export interface EventsOptions {
-  /**
-   * A new stream. `after` is the last number that was seen; undefined while none was, so that a start that was lost on the way is
-   * asked for again.
-   */
+  /** A new stream. `after` is the last number that was seen; undefined while none was. */
   readonly open: (after: bigint | undefined) => AsyncIterable<Message>;
   readonly signal?: AbortSignal;
 }

@@ -1,0 +1,148 @@
+// gRPC for the methods that answer with much output: the protocol library's pipeline, but for the encoding of the answers.
+
+import type { DescService } from "@bufbuild/protobuf";
+import type { ConnectRouter, Interceptor, ServiceImpl } from "@connectrpc/connect";
+import { Code, ConnectError, createHandlerContext, createServiceImplSpec } from "@connectrpc/connect";
+import type {
+  Compression,
+  UniversalHandlerFn,
+  UniversalServerRequest,
+  UniversalServerResponse,
+} from "@connectrpc/connect/protocol";
+import {
+  assertByteStreamRequest,
+  compressionNegotiate,
+  createMethodSerializationLookup,
+  createMethodUrl,
+  encodeEnvelope,
+  pipe,
+  transformDecompressEnvelope,
+  transformInvokeImplementation,
+  transformParseEnvelope,
+  transformSplitEnvelope,
+  untilFirst,
+  uResponseOk,
+} from "@connectrpc/connect/protocol";
+import {
+  contentTypeProto,
+  grpcStatusOk,
+  headerAcceptEncoding,
+  headerContentType,
+  headerEncoding,
+  headerGrpcStatus,
+  headerTimeout,
+  parseContentType,
+  parseTimeout,
+  setTrailerStatus,
+} from "@connectrpc/connect/protocol-grpc";
+import { isBulky, splitMessage } from "./bulk-encoding.ts";
+import { transferred } from "./collection-pace.ts";
+
+export interface BulkOptions {
+  readonly interceptors: Interceptor[];
+  readonly readMaxBytes: number;
+  readonly writeMaxBytes: number;
+  readonly acceptCompression: Compression[];
+}
+
+/** By path: for requests of gRPC in binary form. Others are the router's own. */
+export type BulkHandlers = ReadonlyMap<string, UniversalHandlerFn>;
+
+/** The router, with each service's bulky methods put into `handlers` as well. */
+export function withBulk(
+  router: ConnectRouter,
+  handlers: Map<string, UniversalHandlerFn>,
+  options: BulkOptions,
+): ConnectRouter {
+  return {
+    ...router,
+    service<T extends DescService>(service: T, implementation: Partial<ServiceImpl<T>>) {
+      router.service(service, implementation);
+      for (const spec of Object.values(createServiceImplSpec(service, implementation).methods)) {
+        if (spec.kind !== "server_streaming" || !isBulky(spec.method.output)) continue;
+        handlers.set(createMethodUrl("/", spec.method), createHandler(spec, options));
+      }
+      return this;
+    },
+  };
+}
+
+/** Whether a request is for these handlers. */
+export function isBinaryGrpc({ method, header }: UniversalServerRequest): boolean {
+  return method === "POST" && parseContentType(header.get(headerContentType))?.binary === true;
+}
+
+/** Of Node's timers. */
+const mostTimeoutMs = 2 ** 31 - 1;
+
+type Spec = Parameters<typeof transformInvokeImplementation>[0];
+
+function createHandler(spec: Spec, options: BulkOptions): UniversalHandlerFn {
+  const { interceptors, readMaxBytes, acceptCompression } = options;
+  const serialization = createMethodSerializationLookup(spec.method, undefined, undefined, options);
+  const serialize = serialization.getO(true);
+
+  function encoded(message: Parameters<typeof serialize.serialize>[0]): readonly Uint8Array[] {
+    const parts = splitMessage(spec.method.output, message);
+    if (parts === undefined) return [encodeEnvelope(0, serialize.serialize(message))];
+    const { head, bytes } = parts;
+    transferred(bytes.length);
+    const begin = Buffer.allocUnsafe(5 + head.length);
+    begin.writeUInt8(0);
+    begin.writeUInt32BE(head.length + bytes.length, 1);
+    begin.set(head, 5);
+    return [begin, bytes];
+  }
+
+  return async (request: UniversalServerRequest): Promise<UniversalServerResponse> => {
+    assertByteStreamRequest(request);
+    const timeout = parseTimeout(request.header.get(headerTimeout), mostTimeoutMs);
+    const context = createHandlerContext({
+      ...spec,
+      service: spec.method.parent,
+      requestMethod: request.method,
+      protocolName: "grpc",
+      timeoutMs: timeout.timeoutMs,
+      requestSignal: request.signal,
+      requestHeader: request.header,
+      url: request.url,
+      responseHeader: { [headerContentType]: contentTypeProto },
+      responseTrailer: { [headerGrpcStatus]: grpcStatusOk },
+      contextValues: request.contextValues,
+    });
+    const compression = compressionNegotiate(
+      acceptCompression,
+      request.header.get(headerEncoding),
+      request.header.get(headerAcceptEncoding),
+      headerAcceptEncoding,
+    );
+
+    async function* answers(): AsyncGenerator<Uint8Array> {
+      try {
+        for (const { error } of [compression, timeout]) if (error !== undefined) throw error;
+        const asked = pipe(
+          request.body as AsyncIterable<Uint8Array>,
+          transformSplitEnvelope(readMaxBytes),
+          transformDecompressEnvelope(compression.request, readMaxBytes),
+          transformParseEnvelope(serialization.getI(true)),
+        );
+        for await (const message of transformInvokeImplementation(spec, context, interceptors)(asked)) {
+          yield* encoded(message);
+        }
+        context.abort();
+      } catch (error) {
+        context.abort(error);
+        setTrailerStatus(context.responseTrailer, ConnectError.from(error, Code.Internal));
+      } finally {
+        context.abort();
+      }
+    }
+    return {
+      ...uResponseOk,
+      // headers wait for the first bytes: until then the implementation may set some
+      body: await untilFirst(answers()),
+      header: context.responseHeader,
+      trailer: context.responseTrailer,
+    };
+  };
+}
