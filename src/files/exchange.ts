@@ -52,7 +52,9 @@ export async function openExchange(
   const self: Exchange = {
     send: (bytes) => unlessSilent(connection, connection.send(bytes), mostSilenceMs.step),
     async receive(silence = "step") {
-      const next = await unlessSilent(connection, connection.receive(), mostSilenceMs[silence]);
+      const next =
+        connection.received() ??
+        (await unlessSilent(connection, connection.receive(), mostSilenceMs[silence]));
       signal?.throwIfAborted();
       if (next === undefined) throw endedEarly();
       if (next.type === frame.error) throw explain(toldOf(next.payload));

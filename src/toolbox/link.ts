@@ -220,6 +220,11 @@ function patient(connection: Connection, { patienceMs, isServed, refused }: Pati
 
   return {
     ...connection,
+    received() {
+      const frame = connection.received();
+      hasAnswered ||= frame !== undefined;
+      return frame;
+    },
     async receive() {
       if (hasAnswered) return connection.receive();
       const answer = await first();
