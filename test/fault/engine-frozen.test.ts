@@ -22,7 +22,7 @@ import {
   whereIs,
 } from "../harness/sandboxes.ts";
 
-const { SANDBOXD_TEST_FROZEN_SECONDS: seconds = 30, SANDBOXD_TEST_FROZEN_SANDBOXES: sandboxCount = 40 } =
+const { SANDBOXD_TEST_FROZEN_SECONDS: seconds = 20, SANDBOXD_TEST_FROZEN_SANDBOXES: sandboxCount = 40 } =
   process.env;
 const frozenMs = Number(seconds) * 1_000;
 /** What is stopped, deleted, paused or left alone during the freeze, of each; and as many are created. */
