@@ -32,7 +32,7 @@ export interface ToolboxParts {
 
 /** Has the toolbox on this host. Without it the daemon goes on: sandboxes are made that have none. */
 export function prepareToolbox({ config, hostId, key, log }: ToolboxParts): Toolbox {
-  const directory = join(config.state.directory, "toolbox");
+  const directory = config.processes.toolboxDirectory ?? join(config.state.directory, "toolbox");
   // another after the whole state was lost: sandboxes of before may still hold what the engine had mounted for theirs
   const series = createHmac("sha256", key).update("toolbox").digest("hex").slice(0, 8);
   const toolbox = installToolbox({

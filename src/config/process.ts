@@ -1,6 +1,7 @@
 // The keys that bound the processes which callers start in sandboxes, and how long their ends are known.
 
-import { duration, integer, section, size } from "./field.ts";
+import { duration, integer, section, size, text } from "./field.ts";
+import * as rule from "./rule.ts";
 
 const mebibyte = 1024 * 1024;
 
@@ -30,5 +31,9 @@ export const processesSection = () =>
       default: 256 * mebibyte,
       meaning:
         "Output kept in memory for all of them together. Beyond it goes what those that have ended wrote, and of those that run all but the newest 64 KiB each.",
+    }),
+    toolbox_directory: text(rule.absolutePath, {
+      meaning:
+        "Where the program is kept that works inside of sandboxes. The engine must see it at the same path; not on a file system mounted noexec. Left out: toolbox, in the state directory.",
     }),
   });

@@ -1,5 +1,8 @@
 // The disk of the state is full while the daemon runs: what is refused, what goes on, and that nothing is lost or told twice.
 
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { Health, HealthCheckResponse_ServingStatus } from "../../gen/grpc/health/v1/health_pb.ts";
 import { EventType } from "../../gen/sandboxd/v1/event_pb.ts";
@@ -28,7 +31,9 @@ describe.skipIf(engineObstacle !== undefined)(`a full state disk (${engineObstac
   let door: EngineDoor;
   let witness: EventWitness;
   let host: TestHost;
+  let toolbox: string;
   beforeEach(async () => {
+    toolbox = mkdtempSync(join(tmpdir(), "toolbox-"));
     disk = await openSmallDisk();
     door = await openDoor(sharedEngine());
     witness = await witnessEvents();
@@ -38,6 +43,8 @@ describe.skipIf(engineObstacle !== undefined)(`a full state disk (${engineObstac
       config: {
         ...witness.config,
         state: { directory: `${disk.directory}/state` },
+        // the engine does not see that disk
+        processes: { toolbox_directory: toolbox },
         engine: { relist_period: "1s" },
         sampling: { period: "500ms" },
         // what a full disk does besides is shown by the tests of pressure
@@ -51,6 +58,7 @@ describe.skipIf(engineObstacle !== undefined)(`a full state disk (${engineObstac
     await witness?.close();
     await door?.close();
     await disk?.close();
+    rmSync(toolbox, { recursive: true, force: true });
   });
 
   const conditions = async () =>
