@@ -6,6 +6,11 @@ import { defineConfig } from "vitest/config";
 // Two files at a time on two cores; the engine is one, and what a test starts has a name of its own.
 const withEngine = { hookTimeout: 60_000, globalSetup: ["test/harness/build.ts"] };
 
+/** Faults of one daemon, or between it and the engine: nobody beside it feels them. */
+const besides = ["disk-full", "engine-answers", "health", "kill-points", "operator", "workspaces"].map(
+  (name) => `test/fault/${name}.test.ts`,
+);
+
 export default defineConfig({
   test: {
     projects: [
@@ -40,12 +45,23 @@ export default defineConfig({
       },
       {
         test: {
+          name: "fault-beside",
+          include: besides,
+          testTimeout: 180_000,
+          maxWorkers: 2,
+          sequence: { groupOrder: 3 },
+          ...withEngine,
+        },
+      },
+      {
+        test: {
           name: "fault",
           include: ["test/fault/**/*.test.ts"],
+          exclude: besides,
           testTimeout: 180_000,
           // A fault in the engine is felt by everything that uses it.
           fileParallelism: false,
-          sequence: { groupOrder: 3 },
+          sequence: { groupOrder: 4 },
           ...withEngine,
         },
       },
@@ -58,7 +74,7 @@ export default defineConfig({
           testTimeout: 400_000,
           hookTimeout: 600_000,
           fileParallelism: false,
-          sequence: { groupOrder: 4 },
+          sequence: { groupOrder: 5 },
           setupFiles: ["test/harness/guest-time.ts"],
           globalSetup: ["test/harness/build.ts"],
         },

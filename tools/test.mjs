@@ -77,7 +77,8 @@ function vitestArguments(asked, chosen) {
     "run",
     "--reporter=default",
     `--reporter=${path.join(root, "tools/lib/summary-reporter.mjs")}`,
-    ...chosen.flatMap((kind) => ["--project", kind]),
+    // with the part of it that has a name of its own, as fault-beside
+    ...chosen.flatMap((kind) => ["--project", `${kind}*`]),
     ...asked.filter((argument) => !kinds.includes(argument)),
   ];
 }
@@ -151,8 +152,18 @@ await main(async () => {
     }
     const engine = needsEngine(asked) ? "optional" : "none";
     // The program that tries the isolation from inside is compiled by its test; curl and openssl are clients like any other.
-    // With libfaketime a daemon has a wall clock of its own. Workspaces are kept on file systems that tests make.
-    const packages = ["gcc", "libc6-dev", "curl", "openssl", "libfaketime", "btrfs-progs", "e2fsprogs"];
+    // With libfaketime a daemon has a wall clock of its own. Workspaces are kept on file systems that tests make;
+    // python3 has pseudo terminals.
+    const packages = [
+      "gcc",
+      "libc6-dev",
+      "curl",
+      "openssl",
+      "libfaketime",
+      "btrfs-progs",
+      "e2fsprogs",
+      "python3",
+    ];
     return await withScratch({ kind: "test", engine, packages, log }, async ({ hasEngine, ...scratch }) => {
       const { summaries, status, ...run } = await runParts(asked, scratch);
       closing = report(summaries, { hasEngine, ...run });
