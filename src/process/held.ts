@@ -7,6 +7,7 @@ import type { Log } from "../observe/log.ts";
 import type { Clock } from "../sandbox/clock.ts";
 import type { Connection } from "../toolbox/connection.ts";
 import { garbled } from "../toolbox/protocol.ts";
+import { orAborted } from "../waiting.ts";
 import { createAcknowledgement } from "./acknowledgement.ts";
 import { dismiss, exitOf, lostExit, sandboxExit } from "./exits.ts";
 import { createInput, type Input } from "./input.ts";
@@ -14,7 +15,7 @@ import { ask, type KeeperStatus, type SignalScope, wordOf } from "./keeper.ts";
 import { createOutputRing, type OutputBudget } from "./output-ring.ts";
 import type { Due, Pulse } from "./pulse.ts";
 import type { ProcessExit, ProcessRecord, ProcessState, ProcessView, TerminalSize } from "./record.ts";
-import { errnoName, processEnded } from "./refusals.ts";
+import { errnoName, inputClosed, processEnded } from "./refusals.ts";
 import { createWatcher, type Told, type Watched, type Watcher } from "./watcher.ts";
 
 /** What became of a keeper that the connection broke to: `later` is to be asked again. */
@@ -380,23 +381,3 @@ export function createHeldProcess(options: HeldOptions): HeldProcess {
 const ringBytes = ({ waits, retainedBytes }: ProcessRecord) => retainedBytes + (waits ? 262_144 : 0);
 
 const named = ({ sandboxId, id }: ProcessRecord) => ({ sandbox: sandboxId, process: id });
-
-function inputClosed({ id, sandboxId }: ProcessRecord): SandboxdError {
-  return new SandboxdError(
-    "INVALID_STATE",
-    `the input of process "${id}" of sandbox "${sandboxId}" is closed, or was never asked for`,
-    { hint: "start it with input or with a terminal", metadata: { sandbox_id: sandboxId, process_id: id } },
-  );
-}
-
-async function orAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  signal.throwIfAborted();
-  const { promise: aborted, reject } = Promise.withResolvers<never>();
-  const onAbort = () => reject(signal.reason);
-  signal.addEventListener("abort", onAbort, { once: true });
-  try {
-    return await Promise.race([promise, aborted]);
-  } finally {
-    signal.removeEventListener("abort", onAbort);
-  }
-}

@@ -137,3 +137,11 @@ function directoryRefusal(why: string, workingDir: string): SandboxdError {
       return new SandboxdError("FILE_FAILED", `${text} cannot be entered: ${why}`, told("cannot be entered"));
   }
 }
+
+export function inputClosed({ id, sandboxId }: ProcessRecord): SandboxdError {
+  return new SandboxdError(
+    "INVALID_STATE",
+    `the input of process "${id}" of sandbox "${sandboxId}" is closed, or was never asked for`,
+    { hint: "start it with input or with a terminal", metadata: { sandbox_id: sandboxId, process_id: id } },
+  );
+}

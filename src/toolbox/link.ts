@@ -9,6 +9,7 @@ import { isOutOfDescriptors, messageOf, SandboxdError } from "../errors.ts";
 import { cgroupParentOf, type HostFacts } from "../sandbox/plan.ts";
 import type { SandboxRecord } from "../sandbox/record.ts";
 import type { Repository } from "../sandbox/repository.ts";
+import { orAborted } from "../waiting.ts";
 import { type Connection, connectionOver, type Link } from "./connection.ts";
 import { connectIn, openRunDirectory, type RunDirectory } from "./place.ts";
 import { frame, request } from "./protocol.ts";
@@ -232,20 +233,6 @@ function patient(connection: Connection, { patienceMs, isServed, refused }: Pati
       return answer;
     },
   };
-}
-
-/** Stops waiting, not what is waited for. */
-async function orAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  if (signal === undefined) return promise;
-  signal.throwIfAborted();
-  const { promise: aborted, reject } = Promise.withResolvers<never>();
-  const onAbort = () => reject(signal.reason);
-  signal.addEventListener("abort", onAbort, { once: true });
-  try {
-    return await Promise.race([promise, aborted]);
-  } finally {
-    signal.removeEventListener("abort", onAbort);
-  }
 }
 
 function notRunning({ id, state }: SandboxRecord, what: string): SandboxdError {
