@@ -3,6 +3,7 @@
 import { createTarWriter } from "../src/workspace/archive/tar-writer.ts";
 import { assertRead, type Inside, inTurn, type Measured, megabytesPerSecond } from "./in-turn.ts";
 import { type Result, resultOf } from "./result.ts";
+import { upload } from "./upload.ts";
 
 const mebibyte = 1_024 ** 2;
 const fileBytes = 100e6;
@@ -10,18 +11,10 @@ const smallFiles = 1_000;
 
 /** Reading, writing, unpacking and looking. */
 export async function measureFiles(inside: Inside, runs: number): Promise<readonly Result[]> {
-  const { sandboxId, files, bare } = inside;
+  const { sandboxId, files, session, bare } = inside;
   const path = "/tmp/large";
   const content = Buffer.alloc(fileBytes, "sandboxd\n");
-  const write = async () => {
-    const chunks = async function* () {
-      yield { part: { case: "target" as const, value: { sandboxId, path } } };
-      for (let at = 0; at < fileBytes; at += mebibyte) {
-        yield { part: { case: "data" as const, value: content.subarray(at, at + mebibyte) } };
-      }
-    };
-    await files.writeFile(chunks());
-  };
+  const write = () => upload(session, { sandboxId, path }, content);
   const written = await inTurn(10, write, () => bare.feed(["sh", "-c", `cat > ${path}`], content));
   const read = await inTurn(
     10,

@@ -1,5 +1,6 @@
 // Two ways to do the same in one sandbox, the daemon's and the engine's, measured in turn.
 
+import type { ClientHttp2Session } from "node:http2";
 import type { Client } from "@connectrpc/connect";
 import type { FilesystemService } from "../gen/sandboxd/v1/filesystem_service_pb.ts";
 import type { ProcessService } from "../gen/sandboxd/v1/process_service_pb.ts";
@@ -13,6 +14,8 @@ export interface Inside {
   readonly sandboxId: string;
   readonly processes: Client<typeof ProcessService>;
   readonly files: Client<typeof FilesystemService>;
+  /** To the same daemon, for what is sent past the protocol library. */
+  readonly session: ClientHttp2Session;
   readonly bare: BareExec;
 }
 

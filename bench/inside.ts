@@ -1,5 +1,6 @@
 // What it costs to work inside of a sandbox: commands, terminals, output and files, against the bare engine's exec.
 
+import { connect as connectHttp2 } from "node:http2";
 import { connect } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { createClient } from "@connectrpc/connect";
@@ -38,6 +39,9 @@ export async function* measureInside(wanted: ReadonlySet<string>, runs: number):
     settings: { initialWindowSize: mebibyte },
   });
   const transport = createGrpcTransport({ baseUrl: "http://sandboxd", sessionManager });
+  const session = connectHttp2("http://sandboxd", {
+    createConnection: () => connect(sandboxes.daemon.socketPath),
+  });
   try {
     const { sandbox } = await sandboxes.client.createSandbox({
       tenant: "bench",
@@ -49,6 +53,7 @@ export async function* measureInside(wanted: ReadonlySet<string>, runs: number):
       sandboxId: "inside",
       processes: createClient(ProcessService, transport),
       files: createClient(FilesystemService, transport),
+      session,
       bare: openBareExec(containerId, `${uid}:${uid}`),
     };
     if (wanted.has("exec")) {
@@ -60,6 +65,7 @@ export async function* measureInside(wanted: ReadonlySet<string>, runs: number):
     if (wanted.has("exec")) yield await measureAttached(sandboxes);
   } finally {
     sessionManager.abort();
+    session.destroy();
     await sandboxes.close();
   }
 }

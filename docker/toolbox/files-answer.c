@@ -87,7 +87,6 @@ static uint8_t type_of(mode_t mode) {
 void write_info(struct writer *writer, const char *path, const struct stat *found, const char *target) {
   char etag[ETAG_SIZE];
   etag_of(etag, found);
-  write_begin(writer, F_INFO);
   write_str(writer, path);
   write_u8(writer, type_of(found->st_mode));
   write_u32(writer, found->st_mode & 07777);
@@ -101,6 +100,7 @@ void write_info(struct writer *writer, const char *path, const struct stat *foun
 
 void send_info(int connection, const char *path, const struct stat *found) {
   struct writer writer = {0};
+  write_begin(&writer, F_INFO);
   write_info(&writer, path, found, S_ISLNK(found->st_mode) ? link_target(AT_FDCWD, path) : "");
   send_frame(connection, &writer);
 }

@@ -11,6 +11,8 @@
 
 #define MOST_PAGE 10000
 #define LOOK_EVERY 1024
+// More are begun in a frame until it has that much. Unit: bytes.
+#define TOGETHER_BYTES 65536
 
 // The smallest names so far, the largest of them first: a heap.
 struct page {
@@ -58,20 +60,24 @@ static void consider(struct page *page, const char *name) {
 
 static int in_order(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
 
-static bool send_page(int connection, int directory, const struct page *page) {
+static bool send_page(int connection, int directory, const struct page *page, bool together) {
   struct outbox outbox;
   outbox_begin(&outbox, connection);
   uint64_t sent = 0;
+  bool begun = false;
   for (uint32_t i = 0; i < page->count; i++) {
     struct stat found;
     // gone since it was read
     if (fstatat(directory, page->names[i], &found, AT_SYMLINK_NOFOLLOW) != 0) continue;
     char *target = S_ISLNK(found.st_mode) ? link_target(directory, page->names[i]) : NULL;
+    if (!begun) write_begin(&outbox.frame, together ? F_INFOS : F_INFO);
     write_info(&outbox.frame, page->names[i], &found, target == NULL ? "" : target);
     free(target);
-    if (!outbox_add(&outbox)) return false;
+    begun = together && outbox.frame.length < TOGETHER_BYTES;
+    if (!begun && !outbox_add(&outbox)) return false;
     sent++;
   }
+  if (begun && !outbox_add(&outbox)) return false;
   if (page->has_more) {
     write_begin(&outbox.frame, F_MORE);
     write_str(&outbox.frame, page->names[page->count - 1]);
@@ -83,7 +89,7 @@ static bool send_page(int connection, int directory, const struct page *page) {
   return outbox_add(&outbox) && outbox_flush(&outbox);
 }
 
-void serve_list(int connection, const char *path, uint32_t limit, const char *after) {
+void serve_list(int connection, const char *path, uint32_t limit, const char *after, bool together) {
   if (limit == 0 || limit > MOST_PAGE) return refuse(connection, EPROTO, "request", "");
   int directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   DIR *opened = directory < 0 ? NULL : fdopendir(directory);
@@ -98,5 +104,5 @@ void serve_list(int connection, const char *path, uint32_t limit, const char *af
   }
   if (errno != 0) return refuse(connection, errno, "read", path);
   qsort(page.names, page.count, sizeof(char *), in_order);
-  send_page(connection, directory, &page);
+  send_page(connection, directory, &page, together);
 }

@@ -15,6 +15,7 @@ void serve_read(int connection, const char *path, uint64_t offset, uint64_t leng
   if (!S_ISREG(found.st_mode)) return refuse(connection, wrong_type(&found), "type", path);
   send_ahead(connection);
   struct writer writer = {0};
+  write_begin(&writer, F_INFO);
   write_info(&writer, path, &found, "");
   if (!send_frame(connection, &writer)) return;
   uint8_t *bytes = allocate(MOST_DATA);

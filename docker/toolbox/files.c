@@ -48,13 +48,15 @@ void serve_file_request(int connection, uint8_t type, struct reader *request) {
   if (type == F_READ) numbers[0] = read_u64(request), numbers[1] = read_u64(request);
   if (type == F_LIST_DIRECTORY || type == F_MAKE_DIRECTORY) numbers[0] = read_u32(request);
   if (type == F_LIST_DIRECTORY) second = read_str(request);
+  // daemons of earlier releases end there
+  bool together = type == F_LIST_DIRECTORY && request->at < request->end && read_u8(request) != 0;
   bool flag = (type == F_STAT || type == F_MAKE_DIRECTORY || type == F_MOVE || type == F_REMOVE) && read_u8(request) != 0;
   if (request->bad) return refuse(connection, EPROTO, "request", "");
   switch (type) {
     case F_STAT:
       return serve_stat(connection, path, flag);
     case F_LIST_DIRECTORY:
-      return serve_list(connection, path, (uint32_t)numbers[0], second);
+      return serve_list(connection, path, (uint32_t)numbers[0], second, together);
     case F_MAKE_DIRECTORY:
       return serve_make_directory(connection, path, (uint32_t)numbers[0], flag);
     case F_MOVE:

@@ -30,7 +30,7 @@ void refuse(int connection, int error, const char *operation, const char *path);
 // Whether the other side has closed: looked at now and then by what takes long.
 bool is_gone(int connection);
 
-// INFO. `target` is of a link.
+// The payload of INFO, behind what the frame holds already. `target` is of a link.
 void write_info(struct writer *, const char *path, const struct stat *, const char *target);
 void send_info(int connection, const char *path, const struct stat *);
 #define ETAG_SIZE 96
@@ -68,7 +68,8 @@ int draft_begin(struct draft *, int directory);
 int draft_place(struct draft *, const char *name, bool replace);
 void draft_drop(struct draft *);
 
-void serve_list(int connection, const char *path, uint32_t limit, const char *after);
+// `together`: many in a frame.
+void serve_list(int connection, const char *path, uint32_t limit, const char *after, bool together);
 void serve_read(int connection, const char *path, uint64_t offset, uint64_t length);
 void serve_remove(int connection, const char *path, bool recursive);
 void serve_write(int connection, struct reader *request);

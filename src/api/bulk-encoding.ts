@@ -17,6 +17,7 @@ import {
   type ExportWorkspaceResponse,
   ExportWorkspaceResponseSchema,
 } from "../../gen/sandboxd/v1/workspace_service_pb.ts";
+import { leastSentBytes } from "./response-writer.ts";
 
 /** A message in two parts, which follow each other on the wire. */
 interface Parts {
@@ -26,8 +27,8 @@ interface Parts {
 
 const empty = new Uint8Array();
 
-/** Fewer bytes are copied sooner than sent on their own. */
-const leastBulkBytes = 4_096;
+/** Fewer are copied, since whoever made them may use their memory again when the next are asked for. */
+const leastBulkBytes = leastSentBytes;
 
 type Split<T> = (message: T) => Parts | undefined;
 

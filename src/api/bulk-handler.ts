@@ -1,6 +1,7 @@
-// gRPC for the methods that answer with much output: the protocol library's pipeline, but for the encoding of the answers.
+// gRPC for the methods that answer with many bytes or take them: the protocol library's pipeline, but for the encoding of the answers and the
+// taking apart of what is asked.
 
-import type { DescService } from "@bufbuild/protobuf";
+import type { DescMethod, DescService, Message } from "@bufbuild/protobuf";
 import type { ConnectRouter, Interceptor, ServiceImpl } from "@connectrpc/connect";
 import { Code, ConnectError, createHandlerContext, createServiceImplSpec } from "@connectrpc/connect";
 import type {
@@ -12,6 +13,7 @@ import type {
 import {
   assertByteStreamRequest,
   compressionNegotiate,
+  createAsyncIterable,
   createMethodSerializationLookup,
   createMethodUrl,
   encodeEnvelope,
@@ -36,6 +38,7 @@ import {
   setTrailerStatus,
 } from "@connectrpc/connect/protocol-grpc";
 import { isBulky, splitMessage } from "./bulk-encoding.ts";
+import { isBulkyInput, messagesIn } from "./bulk-input.ts";
 import { transferred } from "./collection-pace.ts";
 
 export interface BulkOptions {
@@ -59,16 +62,24 @@ export function withBulk(
     service<T extends DescService>(service: T, implementation: Partial<ServiceImpl<T>>) {
       router.service(service, implementation);
       for (const spec of Object.values(createServiceImplSpec(service, implementation).methods)) {
-        if (spec.kind !== "server_streaming" || !isBulky(spec.method.output)) continue;
-        handlers.set(createMethodUrl("/", spec.method), createHandler(spec, options));
+        if (isBulkyMethod(spec.method))
+          handlers.set(createMethodUrl("/", spec.method), createHandler(spec, options));
       }
       return this;
     },
   };
 }
 
+/** Whether what it is asked comes in a gathered body. */
+export function takesBytes({ methodKind, input }: DescMethod): boolean {
+  return methodKind === "client_streaming" && isBulkyInput(input);
+}
+
+const isBulkyMethod = (method: DescMethod): boolean =>
+  takesBytes(method) || (method.methodKind === "server_streaming" && isBulky(method.output));
+
 /** Whether a request is for these handlers. */
-export function isBinaryGrpc({ method, header }: UniversalServerRequest): boolean {
+export function isBinaryGrpc({ method, header }: Pick<UniversalServerRequest, "method" | "header">): boolean {
   return method === "POST" && parseContentType(header.get(headerContentType))?.binary === true;
 }
 
@@ -120,12 +131,20 @@ function createHandler(spec: Spec, options: BulkOptions): UniversalHandlerFn {
     async function* answers(): AsyncGenerator<Uint8Array> {
       try {
         for (const { error } of [compression, timeout]) if (error !== undefined) throw error;
-        const asked = pipe(
-          request.body as AsyncIterable<Uint8Array>,
-          transformSplitEnvelope(readMaxBytes),
-          transformDecompressEnvelope(compression.request, readMaxBytes),
-          transformParseEnvelope(serialization.getI(true)),
-        );
+        const read = (bytes: AsyncIterable<Uint8Array>) =>
+          pipe(
+            bytes,
+            transformSplitEnvelope(readMaxBytes),
+            transformDecompressEnvelope(compression.request, readMaxBytes),
+            transformParseEnvelope(serialization.getI(true)),
+          );
+        const body = request.body as AsyncIterable<Uint8Array>;
+        const asked = takesBytes(spec.method)
+          ? messagesIn<Message>(spec.method.input, body, {
+              readMaxBytes,
+              read: (bytes) => read(createAsyncIterable([bytes])),
+            })
+          : read(body);
         for await (const message of transformInvokeImplementation(spec, context, interceptors)(asked)) {
           yield* encoded(message);
         }

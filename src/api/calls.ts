@@ -2,6 +2,7 @@
 import type { ContextKey } from "@connectrpc/connect";
 import { createContextKey } from "@connectrpc/connect";
 import { SandboxdError } from "../errors.ts";
+import { interruption } from "./error-translation.ts";
 
 /** One open call, as its listener sees it. */
 interface OpenCall {
@@ -66,6 +67,12 @@ function shuttingDown(): SandboxdError {
     retryDelayMs,
   });
 }
+
+/**
+ * Why the signal of a call aborts that has ended, or whose caller has gone. Made once: every call has such an end, and an error
+ * is made with its stack.
+ */
+export const callIsOver: SandboxdError = interruption(undefined);
 
 /** The open calls of the listener that a call came in on. */
 export const callsKey: ContextKey<Calls | undefined> = createContextKey<Calls | undefined>(undefined, {

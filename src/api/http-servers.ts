@@ -18,6 +18,12 @@ export interface HttpServers {
   close(): void;
 }
 
+/**
+ * What a caller may send on a stream, and on all streams of a session, before it hears that it was taken. With the 64 KiB that are usual both sides wait for
+ * each other most of the time; with more a call that takes nothing holds more. Unit: bytes.
+ */
+const windowBytes = 256 * 1024;
+
 /** `handle` gets each request with the connection that it came in on. */
 export function createHttpServers(
   limits: ApiLimits,
@@ -41,7 +47,11 @@ export function createHttpServers(
   http1.emit("listening");
 
   const http2 = createHttp2Server({
-    settings: { maxConcurrentStreams: limits.streamsPerSession, maxHeaderListSize: limits.headerBytes },
+    settings: {
+      maxConcurrentStreams: limits.streamsPerSession,
+      maxHeaderListSize: limits.headerBytes,
+      initialWindowSize: windowBytes,
+    },
     maxHeaderListPairs: limits.headers,
     maxSessionInvalidFrames: limits.invalidFrames,
     streamResetBurst: limits.resetBurst,
@@ -51,6 +61,7 @@ export function createHttpServers(
     if (arriving !== undefined) {
       socketOf.set(session, arriving);
     }
+    session.setLocalWindowSize(windowBytes);
     sessions.add(session);
     session.once("close", () => sessions.delete(session));
     tendSession(session, limits, refused);

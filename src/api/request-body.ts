@@ -3,9 +3,10 @@
 import type { IncomingMessage } from "node:http";
 import type { Http2ServerRequest } from "node:http2";
 import { SandboxdError } from "../errors.ts";
+import { callIsOver } from "./calls.ts";
 import { transferred } from "./collection-pace.ts";
 import { encodeError } from "./error-encoding.ts";
-import { checked, passedOn } from "./iterable.ts";
+import { checked } from "./iterable.ts";
 
 /** Request bytes held by all calls that are being received. */
 export interface ReceiveBudget {
@@ -55,40 +56,77 @@ export function boundedBody(
   timeoutMs: number,
 ): RequestBody {
   let held = 0;
-  let fail: ((error: Error) => void) | undefined;
-  let late: Error | undefined;
-  const timer = setTimeout(() => {
-    late = encodeError(
-      new SandboxdError("DEADLINE_EXCEEDED", `The request was not received within ${timeoutMs} ms.`),
-    );
-    fail?.(late);
-  }, timeoutMs);
-  const source = kept(request)[Symbol.asyncIterator]();
+  const chunks: Uint8Array[] = [];
+  let unreadBytes = 0;
+  let end: { readonly error?: Error } | undefined;
+  let wake = () => {};
+  const ended = (error?: Error) => {
+    clearTimeout(timer);
+    end ??= error === undefined ? {} : { error };
+    if (error !== undefined) leave();
+    wake();
+  };
+  /** Takes no more of it. */
+  const leave = () => {
+    request.off("data", receive);
+    request.pause();
+  };
+  const timer = setTimeout(
+    () =>
+      ended(
+        encodeError(
+          new SandboxdError("DEADLINE_EXCEEDED", `The request was not received within ${timeoutMs} ms.`),
+        ),
+      ),
+    timeoutMs,
+  );
+  const receive = (chunk: Uint8Array) => {
+    try {
+      budget.take(chunk.byteLength);
+    } catch (error) {
+      return ended(error as Error);
+    }
+    held += chunk.byteLength;
+    chunks.push(chunk);
+    unreadBytes += chunk.byteLength;
+    if (unreadBytes > mostUnreadBytes) request.pause();
+    wake();
+  };
+  // the request's own iterator costs more than all else that is done to receive a short message
+  request.on("data", receive);
+  request.on("end", () => ended());
+  const cut = () => ended(encodeError(callIsOver));
+  request.on("error", cut);
+  request.on("close", () => {
+    if (end === undefined) cut();
+  });
+
   async function next(): Promise<IteratorResult<Uint8Array>> {
-    if (late !== undefined) {
-      throw late;
+    while (chunks.length === 0 && end === undefined) {
+      await new Promise<void>((resolve) => {
+        wake = resolve;
+      });
     }
-    const result = await new Promise<IteratorResult<Uint8Array>>((resolve, reject) => {
-      fail = reject;
-      source.next().then(resolve, reject);
-    });
-    if (result.done === true) {
-      clearTimeout(timer);
-    } else {
-      budget.take(result.value.byteLength);
-      held += result.value.byteLength;
-    }
-    return result;
+    if (end?.error !== undefined) throw end.error;
+    const value = chunks.shift();
+    if (value === undefined) return { done: true, value };
+    unreadBytes -= value.byteLength;
+    if (end === undefined && request.isPaused()) request.resume();
+    return { done: false, value };
   }
   return {
-    bytes: { [Symbol.asyncIterator]: () => ({ next, ...passedOn(source) }) },
+    bytes: { [Symbol.asyncIterator]: () => ({ next }) },
     close() {
       clearTimeout(timer);
+      if (end === undefined) leave();
       budget.give(held);
       held = 0;
     },
   };
 }
+
+/** Of a body that was not asked for yet; then no more is read. */
+const mostUnreadBytes = 65_536;
 
 /**
  * An ordinary loop over the request destroys it when it is left early, and over HTTP/1.1 with it the connection, so

@@ -8,12 +8,13 @@ import { createContextValues } from "@connectrpc/connect";
 import type { UniversalHandler, UniversalServerResponse } from "@connectrpc/connect/protocol";
 import type { Logger } from "pino";
 import { isAcceptableAuthority } from "./authority.ts";
+import { gatheredBody } from "./bulk-body.ts";
 import type { BulkHandlers } from "./bulk-handler.ts";
-import { isBinaryGrpc } from "./bulk-handler.ts";
+import { isBinaryGrpc, takesBytes } from "./bulk-handler.ts";
 import type { Caller } from "./caller.ts";
 import { callerKey } from "./caller.ts";
 import type { Calls } from "./calls.ts";
-import { callsKey } from "./calls.ts";
+import { callIsOver, callsKey } from "./calls.ts";
 import { completeResponse } from "./error-completion.ts";
 import { reasonOf, statusName } from "./error-encoding.ts";
 import { translateProtocolError } from "./error-translation.ts";
@@ -37,10 +38,10 @@ export type NodeResponse = ServerResponse | Http2ServerResponse;
 /** Answers one request. Never throws and never rejects. */
 export type RequestHandler = (request: NodeRequest, response: NodeResponse, origin: RequestOrigin) => void;
 
-/** Serves the router's methods. */
+/** Serves the router's methods, those in `direct` by what is there. */
 export function createRequestHandler(
   router: ConnectRouter,
-  bulk: BulkHandlers,
+  direct: BulkHandlers,
   limits: ApiLimits,
   log: Logger,
   metrics: ApiMetrics,
@@ -61,20 +62,22 @@ export function createRequestHandler(
     const header = readableHeaders(request.headers, limits.readMaxBytes);
     const { methodKind } = handler.method;
     const single = methodKind === "unary" || methodKind === "server_streaming";
-    const body = single ? boundedBody(request, budget, limits.requestTimeoutMs) : streamedBody(request);
+    const { method = "" } = request;
+    const shorter = isBinaryGrpc({ method, header }) ? direct.get(name) : undefined;
+    const receive = shorter !== undefined && takesBytes(handler.method) ? gatheredBody : streamedBody;
+    const body = single ? boundedBody(request, budget, limits.requestTimeoutMs) : receive(request);
     const begun = performance.now();
     try {
       const asked = {
         httpVersion: request.httpVersion,
-        method: request.method ?? "",
+        method,
         url: `http://sandboxd${path}`,
         header,
         body: body.bytes,
         signal: closeSignal(response),
         contextValues: createContextValues().set(callerKey, origin.caller).set(callsKey, origin.calls),
       };
-      const bulky = isBinaryGrpc(asked) ? bulk.get(name) : undefined;
-      const answer = await (bulky ?? handler)(asked);
+      const answer = await (shorter ?? handler)(asked);
       await writeResponse(
         request,
         response,
@@ -124,7 +127,7 @@ function authorityOf(request: NodeRequest): string | undefined {
 /** Aborts when the caller has gone, and in any case when the answer is over. */
 function closeSignal(response: NodeResponse): AbortSignal {
   const controller = new AbortController();
-  response.once("close", () => controller.abort());
+  response.once("close", () => controller.abort(callIsOver));
   return controller.signal;
 }
 

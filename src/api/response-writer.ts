@@ -28,9 +28,7 @@ export async function writeResponse(
     }
     response.writeHead(answer.status, nodeHeaders(answer.header));
     while (chunk !== undefined && chunk.done !== true) {
-      if (!response.write(chunk.value)) {
-        await drained(response);
-      }
+      await written(response, chunk.value);
       if (response.closed || response.destroyed) {
         return;
       }
@@ -49,15 +47,26 @@ export async function writeResponse(
   }
 }
 
-function drained(response: NodeResponse): Promise<void> {
+/** From this size on a chunk is sent before the next is asked for, so that its memory may be used again then. Unit: bytes. */
+export const leastSentBytes = 16_384;
+
+/** Resolves when more may be written. */
+function written(response: NodeResponse, chunk: Uint8Array): Promise<void> | undefined {
+  const isWaitedFor = chunk.byteLength >= leastSentBytes;
+  // what comes in one turn is sent in one piece
+  (response as ServerResponse).cork();
+  process.nextTick(() => (response as ServerResponse).uncork());
   return new Promise((resolve) => {
-    function done(): void {
+    const done = () => {
       response.off("drain", done);
       response.off("close", done);
       resolve();
-    }
-    response.on("drain", done);
+    };
     response.on("close", done);
+    const hasRoom = (response as ServerResponse).write(chunk, isWaitedFor ? done : undefined);
+    if (isWaitedFor) return;
+    if (hasRoom) done();
+    else response.on("drain", done);
   });
 }
 

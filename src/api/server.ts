@@ -29,6 +29,7 @@ import { createAuthorizationInterceptor } from "./interceptors/authorization.ts"
 import { createDeadlineInterceptor } from "./interceptors/deadline.ts";
 import { createErrorInterceptor } from "./interceptors/errors.ts";
 import { createMessageInterceptor } from "./interceptors/message.ts";
+import { createRepeatedCalls, type RepeatedCalls } from "./interceptors/repeated-calls.ts";
 import { createStreamLimitInterceptor } from "./interceptors/stream-limit.ts";
 import { createTermInterceptor } from "./interceptors/term.ts";
 import type { ApiLimits } from "./limits.ts";
@@ -38,6 +39,7 @@ import { openListener } from "./listeners.ts";
 import type { ApiMetrics, Terms } from "./ports.ts";
 import { createReflection, reflectionStream } from "./reflection.ts";
 import { createRequestHandler } from "./request-handler.ts";
+import { withUnary } from "./unary-handler.ts";
 import { compileRules, createRuleCheck, type MessageCheck } from "./validation.ts";
 
 /** What the API is made of. */
@@ -67,8 +69,9 @@ export function createApiServer(options: ApiServerOptions): ApiServer {
   const { health, log, metrics } = options;
   const limits = { ...defaultLimits, ...options.limits };
   const checkRules = createRuleCheck();
+  const repeated = createRepeatedCalls((line) => log.info(line, "call"));
   const common = {
-    interceptors: interceptors(options, limits, checkRules),
+    interceptors: interceptors(options, limits, checkRules, repeated),
     readMaxBytes: limits.readMaxBytes,
     writeMaxBytes: limits.writeMaxBytes,
     // Requests may come compressed. Answers never are: on a local network it costs more than it saves.
@@ -76,11 +79,11 @@ export function createApiServer(options: ApiServerOptions): ApiServer {
     compressMinBytes: Number.MAX_SAFE_INTEGER,
   };
   const router = createConnectRouter({ ...common, jsonOptions: { ignoreUnknownFields: false } });
-  const bulk = new Map<string, UniversalHandlerFn>();
-  options.routes(withBulk(router, bulk, common));
+  const direct = new Map<string, UniversalHandlerFn>();
+  options.routes(withUnary(withBulk(router, direct, common), direct, common));
   router.service(Health, createHealthService(health));
   addReflection(router);
-  const handle = createRequestHandler(router, bulk, limits, log, metrics);
+  const handle = createRequestHandler(router, direct, limits, log, metrics);
   const listeners: Listener[] = [];
   void compileRules(
     checkRules,
@@ -109,14 +112,20 @@ export function createApiServer(options: ApiServerOptions): ApiServer {
         setImmediate(resolve);
       });
       await Promise.all(listeners.map((listener) => listener.close(closing)));
+      repeated.close();
     },
   };
 }
 
 /** From the outermost to the innermost. */
-function interceptors(options: ApiServerOptions, limits: ApiLimits, checkRules: MessageCheck): Interceptor[] {
+function interceptors(
+  options: ApiServerOptions,
+  limits: ApiLimits,
+  checkRules: MessageCheck,
+  repeated: RepeatedCalls,
+): Interceptor[] {
   return [
-    createAccessInterceptor(options.log, options.metrics),
+    createAccessInterceptor(options.log, options.metrics, repeated),
     createDeadlineInterceptor(),
     createErrorInterceptor(options.log),
     createAuthorizationInterceptor(),

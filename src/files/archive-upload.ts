@@ -12,7 +12,7 @@ import type { Entry } from "../workspace/archive/tar-reader.ts";
 import { fileError, type Subject, type Told } from "./errors.ts";
 import { exchanging } from "./exchange.ts";
 import { below } from "./path.ts";
-import { sendAll } from "./sending.ts";
+import { type Parts, sendAll } from "./sending.ts";
 
 export interface Upload extends Waiting {
   /** Of the files. */
@@ -112,18 +112,18 @@ function nanosecondsOf(seconds: number): bigint {
   return BigInt(Math.round(within * 1e6)) * 1000n;
 }
 
-async function* batched(frames: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
+async function* batched(frames: AsyncIterable<Buffer>): AsyncGenerator<Parts> {
   let batch: Buffer[] = [];
   let bytes = 0;
   for await (const one of frames) {
     batch.push(one);
     bytes += one.length;
     if (bytes < batchBytes) continue;
-    yield Buffer.concat(batch, bytes);
+    yield batch;
     batch = [];
     bytes = 0;
   }
-  if (bytes > 0) yield Buffer.concat(batch, bytes);
+  if (bytes > 0) yield batch;
 }
 
 /** Errnos for what an entry cannot be where it is unpacked, whoever unpacks it. */

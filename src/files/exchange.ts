@@ -7,10 +7,12 @@ import { type Frame, frame, garbled } from "../toolbox/protocol.ts";
 import { fileError, type Subject, type Told, toldOf } from "./errors.ts";
 
 export interface Exchange {
-  /** Resolves when more may be sent, or nothing more is taken. @throws SandboxdError TOOLBOX_UNAVAILABLE where nothing moves. */
-  send(frame: Buffer): Promise<void>;
+  /** Resolves when the parts of a frame, or of several, are sent, or nothing more is taken; their memory may be used again then. @throws SandboxdError TOOLBOX_UNAVAILABLE where nothing moves. */
+  send(parts: readonly Uint8Array[]): Promise<void>;
   /** The next frame. One at a time. @throws SandboxdError what the toolbox says, or TOOLBOX_UNAVAILABLE. */
   receive(silence?: Silence): Promise<Frame>;
+  /** This frame is done with, and its memory may be used for another. */
+  release(frame: Frame): void;
   /** As receive, and it must be of this type. */
   expect(type: number, silence?: Silence): Promise<Frame>;
   /** The same, not waited for any longer than that. @throws SandboxdError TOOLBOX_UNAVAILABLE */
@@ -50,7 +52,8 @@ export async function openExchange(
   void connection.send(request);
 
   const self: Exchange = {
-    send: (bytes) => unlessSilent(connection, connection.send(bytes), mostSilenceMs.step),
+    send: (parts) => unlessSilent(connection, connection.sendOut(parts), mostSilenceMs.step),
+    release: (frame) => connection.release(frame),
     async receive(silence = "step") {
       const next =
         connection.received() ??

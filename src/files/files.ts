@@ -7,7 +7,7 @@ import { frame, garbled, mostDataBytes, reader, request } from "../toolbox/proto
 import { type Download, downloadArchive } from "./archive-download.ts";
 import { type Unpacked, type Upload, uploadArchive } from "./archive-upload.ts";
 import { exchanging, openExchange } from "./exchange.ts";
-import { type FileInfo, fileOf, infoOf } from "./info.ts";
+import { type FileInfo, fileOf, nextInfo } from "./info.ts";
 import { below, checkPath, isRoot } from "./path.ts";
 import { type Update, watchDirectory } from "./watch.ts";
 import { type WriteTarget, writeFile } from "./write.ts";
@@ -39,13 +39,13 @@ export interface Files {
     options: Waiting & { readonly noReplace: boolean },
   ): Promise<FileInfo>;
   remove(id: string, path: string, options: Waiting & { readonly recursive: boolean }): Promise<void>;
-  /** The file as it was opened, then its bytes. `length` 0: to the end. */
+  /** The file as it was opened, then its bytes: each piece is good until the next is asked for. `length` 0: to the end. */
   read(
     id: string,
     path: string,
     options: Waiting & { readonly offset: bigint; readonly length: bigint },
   ): AsyncGenerator<FileInfo | Buffer, void, undefined>;
-  /** The chunks are not read before the toolbox is ready for them. What they throw leaves the file as it was. */
+  /** The chunks are not read before the toolbox is ready for them, and each is sent before the next is asked for. What they throw leaves the file as it was. */
   write(
     id: string,
     target: WriteTarget,
@@ -72,6 +72,9 @@ const entryBytes = 150;
 
 const mostNameBytes = 255;
 
+/** Of LIST_DIRECTORY: many in a frame, where the toolbox can. */
+const together = 1;
+
 export function createFiles({ link }: FilesOptions): Files {
   /** A request that is answered with one INFO. */
   const told = (id: string, bytes: Buffer, path: string, { signal }: Waiting, createsOnly = true) =>
@@ -86,23 +89,29 @@ export function createFiles({ link }: FilesOptions): Files {
     },
     async list(id, path, { limit, after, signal }) {
       checkPath(path);
-      const asked = request().str(path).u32(limit).str(after).frame(frame.listDirectory);
+      const asked = request().str(path).u32(limit).str(after).u8(together).frame(frame.listDirectory);
       return exchanging(link, id, asked, waiting(path, signal), async (exchange) => {
         const files: FileInfo[] = [];
         let bytes = 0;
         let last: Buffer | undefined;
+        const pathOf = (name: Buffer) => {
+          if (name.length === 0 || name.length > mostNameBytes) throw garbled("a name is impossible");
+          last = name;
+          return below(path, name.toString("utf8"));
+        };
         for (;;) {
           const next = await exchange.receive();
           if (next.type === frame.done) return { files, next: undefined };
           if (next.type === frame.more) return { files, next: reader(next.payload).bytes() };
-          if (next.type !== frame.info || files.length === limit) throw garbled("its list does not end");
-          if (last !== undefined && bytes > mostPageBytes) return { files, next: last };
-          const { name, info } = infoOf(next.payload);
-          if (name.length === 0 || name.length > mostNameBytes) throw garbled("a name is impossible");
-          const file = { ...info, path: below(path, name.toString("utf8")) };
-          bytes += entryBytes + file.path.length + file.target.length;
-          files.push(file);
-          last = name;
+          if (next.type !== frame.info && next.type !== frame.infos) throw garbled("it sends no list");
+          const told = reader(next.payload);
+          do {
+            if (files.length === limit) throw garbled("its list does not end");
+            if (bytes > mostPageBytes) return { files, next: last };
+            const file = nextInfo(told, pathOf);
+            bytes += entryBytes + file.path.length + file.target.length;
+            files.push(file);
+          } while (!told.isAtEnd());
         }
       });
     },
@@ -138,6 +147,7 @@ export function createFiles({ link }: FilesOptions): Files {
           if (next.type !== frame.data || next.payload.length > mostDataBytes)
             throw garbled("it sends no data");
           yield next.payload;
+          exchange.release(next);
         }
       } finally {
         exchange.close();

@@ -1,6 +1,6 @@
 // What is at a path, as the toolbox tells it.
 
-import { garbled, reader } from "../toolbox/protocol.ts";
+import { garbled, type Reader, reader } from "../toolbox/protocol.ts";
 
 export interface FileInfo {
   readonly path: string;
@@ -22,10 +22,12 @@ const types = [undefined, "file", "directory", "symlink", "other"] as const;
 const mostTargetBytes = 4096;
 const mostEtagBytes = 128;
 
-/** Decodes INFO. What it calls itself is told apart from what it is: names are bytes. */
-export function infoOf(payload: Buffer): { readonly name: Buffer; readonly info: Omit<FileInfo, "path"> } {
-  const told = reader(payload);
-  const name = told.bytes();
+/**
+ * The next INFO of a payload. What it calls itself is told apart from what it is, since names are bytes: `pathOf` says what path one has, and may
+ * refuse it.
+ */
+export function nextInfo(told: Reader, pathOf: (name: Buffer) => string): FileInfo {
+  const path = pathOf(told.bytes());
   const type = types[told.u8()];
   const mode = told.u32();
   const sizeBytes = told.i64();
@@ -37,10 +39,10 @@ export function infoOf(payload: Buffer): { readonly name: Buffer; readonly info:
     throw garbled("what it tells of a file is impossible");
   if (target.length > mostTargetBytes || !/^[\x21-\x7e]*$/.test(etag) || etag.length > mostEtagBytes)
     throw garbled("what it tells of a file is impossible");
-  return { name, info: { type, mode, sizeBytes, mtimeNs, uid, gid, target: target.toString("utf8"), etag } };
+  return { path, type, mode, sizeBytes, mtimeNs, uid, gid, target: target.toString("utf8"), etag };
 }
 
 /** INFO of what was asked for by this path. */
 export function fileOf(payload: Buffer, path: string): FileInfo {
-  return { ...infoOf(payload).info, path };
+  return nextInfo(reader(payload), () => path);
 }

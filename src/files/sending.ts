@@ -3,13 +3,16 @@
 import { type Frame, frame, writer } from "../toolbox/protocol.ts";
 import type { Exchange } from "./exchange.ts";
 
+/** Frames that are sent together, in parts. */
+export type Parts = readonly Uint8Array[];
+
 /**
  * Sends all frames, then EOF, and returns the toolbox's last word. What `frames` throws ends it without EOF, so that what was
- * to be replaced stays.
+ * to be replaced stays. The memory of one is used by nobody else until the next is asked for.
  *
  * @throws SandboxdError what the toolbox says, as soon as it does; what `frames` throws.
  */
-export async function sendAll(exchange: Exchange, frames: AsyncIterable<Buffer>): Promise<Frame> {
+export async function sendAll(exchange: Exchange, frames: AsyncIterable<Parts>): Promise<Frame> {
   let isOver = false;
   let wake = () => {};
   // the sender may take its time
@@ -31,7 +34,7 @@ export async function sendAll(exchange: Exchange, frames: AsyncIterable<Buffer>)
     while (!isOver) {
       const next = await unlessOver(iterator.next());
       if (next === undefined) break;
-      await unlessOver(exchange.send(next.done === true ? writer().frame(frame.eof) : next.value));
+      await unlessOver(exchange.send(next.done === true ? [writer().frame(frame.eof)] : next.value));
       if (next.done === true) break;
     }
   } finally {

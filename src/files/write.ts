@@ -6,7 +6,7 @@ import type { Link } from "../toolbox/connection.ts";
 import { frame, garbled, mostDataBytes, request } from "../toolbox/protocol.ts";
 import { exchanging } from "./exchange.ts";
 import { type FileInfo, fileOf } from "./info.ts";
-import { sendAll } from "./sending.ts";
+import { type Parts, sendAll } from "./sending.ts";
 
 /** Where a file is written, and on what conditions. */
 export interface WriteTarget {
@@ -69,15 +69,14 @@ function writeRequest({ path, mode, offset, createsOnly, etag, parents, sizeByte
 async function* dataFrames(
   chunks: AsyncIterable<Uint8Array>,
   sizeBytes: bigint | undefined,
-): AsyncGenerator<Buffer> {
+): AsyncGenerator<Parts> {
   let bytes = 0n;
   for await (const chunk of chunks) {
     bytes += BigInt(chunk.length);
     if (sizeBytes !== undefined && bytes > sizeBytes) throw wrongSize(sizeBytes, "more came");
     for (let start = 0; start < chunk.length; start += mostDataBytes) {
       const piece = chunk.subarray(start, start + mostDataBytes);
-      yield dataHeader(piece.length);
-      yield Buffer.from(piece.buffer, piece.byteOffset, piece.length);
+      yield [dataHeader(piece.length), piece];
     }
   }
   if (sizeBytes !== undefined && bytes < sizeBytes) throw wrongSize(sizeBytes, `${bytes} came`);

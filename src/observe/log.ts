@@ -33,14 +33,18 @@ export function createLog({ level, destination }: LogOptions): Log {
     // journald and container engines know process and host better
     base: null,
     timestamp: pino.stdTimeFunctions.isoTime,
-    formatters: { level: (label) => ({ level: label }) },
-    redact: { paths: [...redactedPaths], censor: "[redacted]" },
+    formatters: {
+      level: (label) => ({ level: label }),
+      log: (fields) => redacted(fields) as Record<string, unknown>,
+    },
+    // what was thrown has its form by then
+    serializers: { err: (shown: unknown) => shown },
   };
   return wrap(destination === undefined ? pino(options) : pino(options, destination));
 }
 
 /** Names whose values are secret wherever they stand: environments hold keys, and the rest are credentials. */
-const secretNames = [
+const secretNames: ReadonlySet<string> = new Set([
   "env",
   "Env",
   "token",
@@ -49,14 +53,34 @@ const secretNames = [
   "passphrase",
   "authorization",
   "cookie",
-] as const;
+]);
 
-/** pino looks only where it is told to: this many objects deep. */
-const redactedDepth = 5;
+const censor = "[redacted]";
 
-const redactedPaths: readonly string[] = secretNames.flatMap((name) =>
-  Array.from({ length: redactedDepth }, (_, depth) => `${"*.".repeat(depth)}${name}`),
-);
+/** More than pino shows of a value; what lies deeper is left out. */
+const mostDepth = 8;
+
+/**
+ * The value without its secrets; itself where it has none. A walk over what there is, since pino's own redaction looks up every path
+ * that there might be, which was most of what a line cost.
+ */
+function redacted(value: unknown, depth = 0, known = new Map<object, unknown>()): unknown {
+  if (typeof value !== "object" || value === null || ArrayBuffer.isView(value)) return value;
+  if (depth > mostDepth) return "[Object]";
+  if (known.has(value)) return known.get(value);
+  known.set(value, "[Circular]");
+  const told: object = value instanceof Error ? { ...pino.stdSerializers.err(value) } : value;
+  let shown: Record<string, unknown> | undefined;
+  for (const [name, inner] of Object.entries(told)) {
+    const innerShown = secretNames.has(name) ? censor : redacted(inner, depth + 1, known);
+    if (innerShown === inner) continue;
+    shown ??= (Array.isArray(told) ? [...told] : { ...told }) as Record<string, unknown>;
+    shown[name] = innerShown;
+  }
+  const result = shown ?? told;
+  known.set(value, result);
+  return result;
+}
 
 function wrap(logger: pino.Logger): Log {
   const at =
@@ -71,6 +95,6 @@ function wrap(logger: pino.Logger): Log {
     error: at("error"),
     fatal: at("fatal"),
     pino: logger,
-    child: (component, fields = {}) => wrap(logger.child({ ...fields, component })),
+    child: (component, fields = {}) => wrap(logger.child({ ...(redacted(fields) as LogFields), component })),
   };
 }

@@ -8,12 +8,18 @@ import { type Frame, garbled, mostFrameBytes } from "./protocol.ts";
 export interface Connection {
   /** Resolves when more may be sent. What is sent to one that has ended is dropped: `receive` tells. */
   send(frame: Buffer): Promise<void>;
+  /** The same of a frame in parts, or of several; resolves when none of it is looked at any more, so that its memory may be used again. */
+  sendOut(parts: readonly Uint8Array[]): Promise<void>;
   /** The next frame; undefined once the other side has ended. One at a time. @throws SandboxdError TOOLBOX_UNAVAILABLE for what is no frame. */
   receive(): Promise<Frame | undefined>;
+  /** Nobody looks at this frame any more: the next may be put in its place. What comes in hundreds would else take new memory each time, which takes longer than all that is done with it. */
+  release(frame: Frame): void;
   /** The next frame if it is here already, or undefined: what comes in hundreds is not waited for one by one. @throws as `receive`. */
   received(): Frame | undefined;
   /** Ends it at once. `receive` resolves to undefined then. */
   close(): void;
+  /** Ends it once all that was sent is on its way. */
+  finish(): void;
 }
 
 /** Where connections come from. */
@@ -28,6 +34,12 @@ export interface Link {
   openProcess(sandboxId: string, processId: string, options?: Waiting): Promise<Connection | undefined>;
 }
 
+/** With the way to the ports of sandboxes. */
+export interface PortLink extends Link {
+  /** To the forwarder of a sandbox; undefined if none runs. @throws as `open`. */
+  openForwarder(sandboxId: string, options?: Waiting): Promise<Connection | undefined>;
+}
+
 const headerBytes = 4;
 /** Of frames that are here and were not received yet; then no more is read. */
 const mostQueuedBytes = 1024 * 1024;
@@ -39,7 +51,8 @@ export function connectionOver(socket: Duplex): Connection {
   let wake = () => {};
   const queue: Buffer[] = [];
   let queuedBytes = 0;
-  const assembler = createAssembler((frame) => {
+  const places = createPlaces();
+  const assembler = createAssembler(places.take, (frame) => {
     queue.push(frame);
     queuedBytes += frame.length;
     wake();
@@ -93,6 +106,27 @@ export function connectionOver(socket: Duplex): Connection {
       if (hasEnded || socket.destroyed || socket.write(frame)) return Promise.resolve();
       return untilDrained();
     },
+    sendOut(parts) {
+      return new Promise((resolve) => {
+        const last = parts.at(-1);
+        if (last === undefined || hasEnded) return resolve();
+        const done = () => {
+          socket.off("close", done);
+          resolve();
+        };
+        // not before its end was told: whoever sends on and on would else do so for ever
+        socket.on("close", done);
+        if (socket.destroyed) return;
+        // together, since each that is sent on its own wakes who waits for it
+        socket.cork();
+        for (const part of parts.slice(0, -1)) socket.write(part);
+        socket.write(last, (error) => {
+          if (error === undefined || error === null) done();
+        });
+        socket.uncork();
+      });
+    },
+    release: (frame) => places.give(frame.payload),
     async receive() {
       for (;;) {
         const frame = next();
@@ -108,11 +142,43 @@ export function connectionOver(socket: Duplex): Connection {
     close() {
       socket.destroy();
     },
+    finish() {
+      socket.end(() => socket.destroy());
+    },
   };
 }
 
-/** Puts frames together from pieces that are cut anywhere; each frame is in a buffer of its own, of its size. */
-function createAssembler(onFrame: (frame: Buffer) => void): (piece: Buffer) => void {
+/** Smaller frames are made faster than kept. Unit: bytes. */
+const leastKeptBytes = 32 * 1024;
+
+/** Memory for frames. */
+interface Places {
+  take(length: number): Buffer;
+  give(payload: Buffer): void;
+}
+
+/** Large ones have memory of their own, which is used again once it was given back. */
+function createPlaces(): Places {
+  const free: ArrayBufferLike[] = [];
+  return {
+    take(length) {
+      if (length < leastKeptBytes) return Buffer.allocUnsafe(length);
+      const at = free.findIndex(({ byteLength }) => byteLength >= length);
+      const [place] = at < 0 ? [] : free.splice(at, 1);
+      return place === undefined ? Buffer.allocUnsafeSlow(length) : Buffer.from(place, 0, length);
+    },
+    give({ buffer, length }) {
+      // never more than are held for frames that wait
+      if (length >= leastKeptBytes && free.length * length <= mostQueuedBytes) free.push(buffer);
+    },
+  };
+}
+
+/** Puts frames together from pieces that are cut anywhere; each frame is in a place of its own, of its size. */
+function createAssembler(
+  take: (length: number) => Buffer,
+  onFrame: (frame: Buffer) => void,
+): (piece: Buffer) => void {
   const header = Buffer.alloc(headerBytes);
   /** Of the header, or of the frame once that is known. */
   let filled = 0;
@@ -129,7 +195,7 @@ function createAssembler(onFrame: (frame: Buffer) => void): (piece: Buffer) => v
       if (frame === undefined) {
         const length = header.readUInt32LE(0);
         if (length < 1 || length > mostFrameBytes) throw garbled(`a frame of ${length} bytes`);
-        frame = Buffer.allocUnsafe(length);
+        frame = take(length);
       } else {
         onFrame(frame);
         frame = undefined;

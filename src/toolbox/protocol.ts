@@ -21,6 +21,8 @@ export const frame = {
   attach: 0x12,
   list: 0x13,
   clear: 0x14,
+  forward: 0x15,
+  connect: 0x16,
   pong: 0x20,
   held: 0x21,
   status: 0x22,
@@ -43,6 +45,7 @@ export const frame = {
   change: 0x45,
   overflow: 0x46,
   entry: 0x47,
+  infos: 0x48,
   stat: 0x50,
   listDirectory: 0x51,
   makeDirectory: 0x52,
@@ -143,33 +146,71 @@ export interface Reader {
   str(): string;
   /** What is left. A view. */
   rest(): Buffer;
+  /** Whether nothing is left. */
+  isAtEnd(): boolean;
 }
 
 /** Reads a payload; whatever is missing or impossible is a TOOLBOX_UNAVAILABLE. */
 export function reader(payload: Buffer): Reader {
-  let at = 0;
-  const take = (size: number) => {
-    if (at + size > payload.length) throw garbled("a frame is too short");
-    at += size;
-    return at - size;
-  };
-  const self: Reader = {
-    u8: () => payload.readUInt8(take(1)),
-    u16: () => payload.readUInt16LE(take(2)),
-    u32: () => payload.readUInt32LE(take(4)),
-    u64() {
-      const value = Number(payload.readBigUInt64LE(take(8)));
-      if (!Number.isSafeInteger(value)) throw garbled(`a number of ${value}`);
-      return value;
-    },
-    i64: () => payload.readBigInt64LE(take(8)),
-    bytes() {
-      const length = self.u32();
-      const from = take(length);
-      return payload.subarray(from, from + length);
-    },
-    str: () => self.bytes().toString("utf8"),
-    rest: () => payload.subarray(take(payload.length - at)),
-  };
-  return self;
+  return new PayloadReader(payload);
+}
+
+/** A class, since of what is read in thousands each would be ten closures. */
+class PayloadReader implements Reader {
+  readonly #payload: Buffer;
+  #at = 0;
+
+  constructor(payload: Buffer) {
+    this.#payload = payload;
+  }
+
+  #take(size: number): number {
+    const from = this.#at;
+    if (from + size > this.#payload.length) throw garbled("a frame is too short");
+    this.#at = from + size;
+    return from;
+  }
+
+  u8(): number {
+    return this.#payload.readUInt8(this.#take(1));
+  }
+
+  u16(): number {
+    return this.#payload.readUInt16LE(this.#take(2));
+  }
+
+  u32(): number {
+    return this.#payload.readUInt32LE(this.#take(4));
+  }
+
+  u64(): number {
+    const from = this.#take(8);
+    const value = this.#payload.readUInt32LE(from + 4) * 2 ** 32 + this.#payload.readUInt32LE(from);
+    if (!Number.isSafeInteger(value)) throw garbled(`a number of ${value}`);
+    return value;
+  }
+
+  i64(): bigint {
+    return this.#payload.readBigInt64LE(this.#take(8));
+  }
+
+  bytes(): Buffer {
+    const length = this.u32();
+    const from = this.#take(length);
+    return this.#payload.subarray(from, from + length);
+  }
+
+  str(): string {
+    const length = this.u32();
+    const from = this.#take(length);
+    return this.#payload.toString("utf8", from, from + length);
+  }
+
+  rest(): Buffer {
+    return this.#payload.subarray(this.#take(this.#payload.length - this.#at));
+  }
+
+  isAtEnd(): boolean {
+    return this.#at === this.#payload.length;
+  }
 }

@@ -1,5 +1,5 @@
-// Who called what, how it ended, how long it took: a metric for every call, an audit line for every mutating one.
-// Never bodies: a request's environment and arguments may be secrets.
+// Who called what, how it ended, how long it took: a metric for every call, an audit line for every mutating one, or one for several
+// where they come by the hundred. Never bodies: a request's environment and arguments may be secrets.
 
 import type { Interceptor } from "@connectrpc/connect";
 import { Code, ConnectError } from "@connectrpc/connect";
@@ -10,11 +10,16 @@ import type { StreamEnd } from "../iterable.ts";
 import { observed, withFirst } from "../iterable.ts";
 import { isReadOnly, methodName } from "../method.ts";
 import type { ApiMetrics } from "../ports.ts";
+import { isOften, type RepeatedCalls } from "./repeated-calls.ts";
 
 const idMaxLength = 64;
 
 /** Outermost: sees every call that reaches the interceptors, and the error as the caller gets it. */
-export function createAccessInterceptor(log: Logger, metrics: ApiMetrics): Interceptor {
+export function createAccessInterceptor(
+  log: Logger,
+  metrics: ApiMetrics,
+  repeated: RepeatedCalls,
+): Interceptor {
   return (next) => async (request) => {
     const begun = performance.now();
     const method = methodName(request.method);
@@ -49,7 +54,11 @@ export function createAccessInterceptor(log: Logger, metrics: ApiMetrics): Inter
         ...(tenant === undefined ? {} : { tenant }),
         duration_ms: Math.round(durationMs * 1000) / 1000,
       };
-      log[audited ? "info" : "debug"](line, "call");
+      if (isOften(request.method) && end.kind === "done") {
+        repeated.add(JSON.stringify([method, line.caller, line.role, sandboxId, processId]), line);
+      } else {
+        log[audited ? "info" : "debug"](line, "call");
+      }
     }
     try {
       const response = await next(passed);

@@ -3,7 +3,7 @@
 import type { Interceptor } from "@connectrpc/connect";
 import type { SandboxdError } from "../../errors.ts";
 import type { Calls } from "../calls.ts";
-import { callsKey, createCalls } from "../calls.ts";
+import { callIsOver, callsKey, createCalls } from "../calls.ts";
 import { encodeError } from "../error-encoding.ts";
 import { interruption } from "../error-translation.ts";
 import { passedOn } from "../iterable.ts";
@@ -82,7 +82,7 @@ function beginCall(requestSignal: AbortSignal, calls: Calls, stream: boolean): I
     leave,
     abandon() {
       leave();
-      controller.abort(interruption(undefined));
+      controller.abort(callIsOver);
     },
   };
 }

@@ -15,7 +15,7 @@ import {
 import { ExportWorkspaceResponseSchema } from "../../../gen/sandboxd/v1/workspace_service_pb.ts";
 import { isBulky, splitMessage } from "../../../src/api/bulk-encoding.ts";
 
-const many = fc.integer({ min: 4_096, max: 300_000 }).map((size) => Buffer.alloc(size, "sandboxd"));
+const many = fc.integer({ min: 16_384, max: 300_000 }).map((size) => Buffer.alloc(size, "sandboxd"));
 
 function together<Desc extends DescMessage>(schema: Desc, message: MessageShape<Desc>): MessageShape<Desc> {
   const parts = splitMessage(schema, message);
@@ -60,7 +60,7 @@ describe("a message of many bytes, in parts, is the same message", () => {
 
 describe("encoded like any other is", () => {
   test("a message of few bytes", () => {
-    const few = create(DownloadArchiveResponseSchema, { data: Buffer.alloc(4_095) });
+    const few = create(DownloadArchiveResponseSchema, { data: Buffer.alloc(16_383) });
     expect(splitMessage(DownloadArchiveResponseSchema, few)).toBeUndefined();
   });
   test("what is no output", () => {

@@ -15,6 +15,7 @@ import { createServer } from "node:net";
 import { join } from "node:path";
 import { describe, expect, onTestFinished, test } from "vitest";
 import type { FileInfo } from "../../../src/files/info.ts";
+import { frame, request } from "../../../src/toolbox/protocol.ts";
 import { all, id, inside, mounted, uid } from "./fixture.ts";
 
 const refusal = (reason: string, metadata?: object) =>
@@ -125,6 +126,23 @@ describe("list", () => {
     }
     expect(told).toEqual(names.sort().map((name) => join(home, name)));
     expect(pages).toBe(3);
+  });
+
+  test("is told one by one to a daemon of an earlier release, and together to one that asks for it", async () => {
+    const { home, link } = await inside();
+    for (const name of ["a", "b", "c"]) writeFileSync(join(home, name), "");
+    const typesOf = async (asked: Buffer) => {
+      const connection = await link.open(id);
+      await connection.send(asked);
+      const types: number[] = [];
+      for (let next = await connection.receive(); next !== undefined; next = await connection.receive())
+        types.push(next.type);
+      return types;
+    };
+    const asked = () => request().str(home).u32(10).str("");
+    const { info, infos, done } = frame;
+    expect(await typesOf(asked().frame(frame.listDirectory))).toEqual([info, info, info, done]);
+    expect(await typesOf(asked().u8(1).frame(frame.listDirectory))).toEqual([infos, done]);
   });
 
   test("has no next page after a page that is exactly full", async () => {

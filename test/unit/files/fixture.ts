@@ -99,9 +99,11 @@ export function mounted(directory: string, options: string): void {
   onTestFinished(() => void execFileSync("umount", ["-l", directory]));
 }
 
+/** Bytes are copied: a piece is good until the next is asked for. */
 export async function all<T>(items: AsyncIterable<T>): Promise<readonly T[]> {
   const found: T[] = [];
-  for await (const item of items) found.push(item);
+  for await (const item of items)
+    found.push(Buffer.isBuffer(item) ? (Buffer.from(item) as T & Buffer) : item);
   return found;
 }
 

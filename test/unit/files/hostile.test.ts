@@ -85,6 +85,24 @@ describe("what is not the toolbox's", () => {
       await expect(list([info({ name }), done])).rejects.toEqual(unavailable);
   });
 
+  test("does not become a list of more than was asked for, or of half a file, where many come in a frame", async () => {
+    const payload = info().subarray(5);
+    const together = (...parts: Buffer[]) => writer().bytes(Buffer.concat(parts)).frame(frame.infos);
+    expect((await list([together(payload, payload, payload), done])).files).toHaveLength(3);
+    await expect(list([together(payload, payload, payload, payload), done])).rejects.toEqual(unavailable);
+    await expect(list([together(payload), together(payload, payload, payload)])).rejects.toEqual(unavailable);
+    await expect(list([together(payload, payload.subarray(0, 20)), done])).rejects.toEqual(unavailable);
+    await expect(list([together(), done])).rejects.toEqual(unavailable);
+    await expect(list([ready, done])).rejects.toEqual(unavailable);
+  });
+
+  test("is understood where it is a toolbox of an earlier release, which tells files one by one", async () => {
+    const more = writer().str("b").frame(frame.more);
+    const page = await list([info({ name: "a" }), info({ name: "b" }), more, done]);
+    expect(page.files.map(({ path }) => path)).toEqual(["/a", "/b"]);
+    expect(page.next?.toString()).toBe("b");
+  });
+
   test("does not become an archive that leads out of where it is unpacked, or is longer than it says", async () => {
     for (const path of ["../evil", "/evil", "a/../../evil"])
       await expect(down(entry(1, path, "", 0), done)).rejects.toMatchObject({ reason: "ARCHIVE_REFUSED" });

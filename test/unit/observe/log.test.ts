@@ -70,6 +70,35 @@ describe("secrets", () => {
     },
   );
 
+  test("in what was thrown are redacted, wherever it stands, and it keeps its type and stack", () => {
+    const { log, lines } = recordedLog();
+    const thrown = (cause?: Error) =>
+      Object.assign(new TypeError("no", { cause }), { request: { headers: { authorization: "hunter2" } } });
+    log.error({ err: thrown(thrown()) }, "failed");
+    log.error({ err: Object.assign(thrown(), { inner: thrown() }) }, "failed");
+    log.error({ err: new AggregateError([thrown()]) }, "failed");
+    log.info({ reason: { because: [thrown()] } }, "failed");
+    expect(lines).toHaveLength(4);
+    expect(lines[0]?.["err"]).toMatchObject({
+      type: "TypeError",
+      message: "no: no",
+      stack: expect.stringContaining("log.test"),
+      request: { headers: { authorization: "[redacted]" } },
+    });
+    expect(JSON.stringify(lines)).not.toContain("hunter2");
+  });
+
+  test("are redacted in what refers to itself, however often, and nothing is looked at twice", () => {
+    const { log, lines } = recordedLog();
+    const nodes = Array.from({ length: 50 }, (): Record<string, unknown> => ({ token: "hunter2" }));
+    for (const node of nodes) for (const [index, other] of nodes.entries()) node[`n${index}`] = other;
+    const began = performance.now();
+    log.info({ reason: nodes[0] }, "done");
+    expect(performance.now() - began).toBeLessThan(1_000);
+    expect(lines).toHaveLength(1);
+    expect(JSON.stringify(lines)).not.toContain("hunter2");
+  });
+
   test("the logged object itself is not changed", () => {
     const { log } = recordedLog();
     const spec = { env: { KEY: "value" } };
