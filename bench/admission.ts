@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { loadConfig } from "../src/config/load.ts";
 import { tenantRulesOf } from "../src/daemon-config.ts";
 import { readCapacity } from "../src/host/capacity.ts";
+import { noNetwork } from "../src/network/policy.ts";
 import { createLog } from "../src/observe/log.ts";
 import { createRepository } from "../src/sandbox/repository.ts";
 import { createRoom } from "../src/sandbox/room.ts";
@@ -54,10 +55,14 @@ export async function measureAdmission(runs: number): Promise<Result> {
     const names = Array.from({ length: tenantCount }, (_, index) => `tenant-${index}`);
     for (const name of names) {
       const quota = { sandboxes: 100, cpuMillis: 10_000, memoryBytes: 1_024 * mebibyte, pids: 1_000 };
-      await tenants.put(name, { quota, limitRange: { ...noRange, max: { pids: 100 } } });
+      await tenants.put(name, {
+        quota,
+        limitRange: { ...noRange, max: { pids: 100 } },
+        network: noNetwork,
+      });
     }
     const specFor = (tenant: string) =>
-      effectiveSpec(request, config, { tenant, limitRange: tenants.policyOf(tenant).limitRange });
+      effectiveSpec(request, config, { tenant, ...tenants.policyOf(tenant) });
     for (let index = 0; index < sandboxCount; index += 1) {
       const tenant = names[index % tenantCount] ?? "";
       repository.insert({

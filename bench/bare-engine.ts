@@ -11,6 +11,8 @@ import { type ContainerPlan, defaultProcessesPerUser } from "../src/engine/conta
 import { containerCreateOptions } from "../src/engine/host-config.ts";
 import { toolboxPath } from "../src/engine/toolbox-mount.ts";
 import { possibleCpus } from "../src/host/capacity.ts";
+import { addressText, parseAddress } from "../src/network/addresses.ts";
+import { macOf } from "../src/network/allocation.ts";
 import { parentOf } from "../src/sandbox/plan.ts";
 import { parallel } from "./parallel.ts";
 
@@ -49,7 +51,8 @@ export async function openBareEngine(
   const create = async (): Promise<Docker.Container> => {
     count += 1;
     const name = `bare-${process.pid}-${count}`;
-    const options = containerCreateOptions({ ...plan, name, hostname: `bare-${count}` });
+    const network = placeOf(sandbox, theirs.HostConfig.NetworkMode ?? "", count);
+    const options = containerCreateOptions({ ...plan, name, hostname: `bare-${count}`, network });
     // as they were asked for, with the labels of the daemon's volumes
     const HostConfig = { ...options.HostConfig, Mounts: theirs.HostConfig.Mounts };
     const container = await docker.createContainer({ ...options, HostConfig });
@@ -71,6 +74,20 @@ export async function openBareEngine(
     );
   }
   return engine;
+}
+
+/** On the network of the sandbox, with an address that the daemon gives last. */
+function placeOf({ status }: Sandbox, network: string, count: number): ContainerPlan["network"] {
+  const gateway = parseAddress(status?.network?.gateway ?? "");
+  if (gateway === undefined) return { mode: "none" };
+  const address = gateway + 125 - (count % 60);
+  return {
+    mode: "bridge",
+    network,
+    address: addressText(address),
+    mac: macOf(address),
+    dns: addressText(gateway),
+  };
 }
 
 /** The toolbox's mount, as the sandbox has it. */

@@ -12,12 +12,12 @@ const burstRounds = 3;
 /** The engine is best somewhere between these, depending on the cores; the daemon is held to the best. */
 const bareConcurrencies = [2, 4, 8] as const;
 
-/** One create at a time, in turn with the baseline. */
-export async function measureCreate(
+/** Milliseconds of one create at a time, in turn with the baseline. */
+export async function createTurns(
   sandboxes: Sandboxes,
   bare: BareEngine,
   runs: number,
-): Promise<readonly Result[]> {
+): Promise<{ readonly values: readonly number[]; readonly baseline: readonly number[] }> {
   const ours: number[] = [];
   const theirs: number[] = [];
   for (let run = -warmUps; run < runs; run += 1) {
@@ -29,8 +29,15 @@ export async function measureCreate(
     await sandboxes.removeAll();
     await bare.removeAll();
   }
-  const values = ours.slice(warmUps);
-  const baseline = theirs.slice(warmUps);
+  return { values: ours.slice(warmUps), baseline: theirs.slice(warmUps) };
+}
+
+export async function measureCreate(
+  sandboxes: Sandboxes,
+  bare: BareEngine,
+  runs: number,
+): Promise<readonly Result[]> {
+  const { values, baseline } = await createTurns(sandboxes, bare, runs);
   return [
     resultOf({ name: "create", unit: "ms", values, baseline, goal: { of: "ratio", atMost: 1.05 } }),
     resultOf({

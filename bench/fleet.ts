@@ -22,7 +22,7 @@ const restarts = 5;
 /** Measures those that are wanted, on one fleet that grows. */
 export async function* measureFleet(wanted: ReadonlySet<string>): AsyncGenerator<Result> {
   const scheduler = await startDevScheduler();
-  const sandboxes = await startSandboxes({ scheduler: { endpoints: [scheduler.url] } });
+  const sandboxes = await startSandboxes({ config: { scheduler: { endpoints: [scheduler.url] } } });
   try {
     const idle = wanted.has("sampling") ? await daemonCpu(sandboxes) : 0;
     if (wanted.has("sampling")) {

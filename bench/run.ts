@@ -6,6 +6,8 @@ import { measureExitLatency, measureUnary } from "./calls.ts";
 import { measureBurst, measureCreate } from "./create.ts";
 import { measureFleet } from "./fleet.ts";
 import { insideNames, measureInside } from "./inside.ts";
+import { measureNetwork } from "./network.ts";
+import { measurePorts } from "./ports.ts";
 import { type Result, tableOf } from "./result.ts";
 import { startSandboxes } from "./sandboxes.ts";
 import { measureSoak } from "./soak.ts";
@@ -14,7 +16,15 @@ import { measureWorkspaces } from "./workspace.ts";
 /** With a few sandboxes at a time; the others need a fleet. */
 const single = ["unary", "create", "exit-latency", "burst"] as const;
 const fleet = ["sampling", "footprint", "restart"] as const;
-const usual: readonly string[] = [...single, "admission", "workspace", ...insideNames, ...fleet];
+const usual: readonly string[] = [
+  ...single,
+  "admission",
+  "workspace",
+  "network",
+  "ports",
+  ...insideNames,
+  ...fleet,
+];
 /** Takes hours, so it is measured only when it is named. */
 const names: readonly string[] = [...usual, "soak"];
 
@@ -56,6 +66,8 @@ async function* measure(wanted: ReadonlySet<string>, runs: number, minutes: numb
   if (single.some((name) => wanted.has(name))) yield* measureSingle(wanted, runs);
   if (wanted.has("admission")) yield await measureAdmission(runs * 30);
   if (wanted.has("workspace")) yield* measureWorkspaces(runs);
+  if (wanted.has("network")) yield* measureNetwork(runs);
+  if (wanted.has("ports")) yield* measurePorts(runs);
   if (insideNames.some((name) => wanted.has(name))) yield* measureInside(wanted, runs);
   if (fleet.some((name) => wanted.has(name))) yield* measureFleet(wanted);
   if (wanted.has("soak")) yield* measureSoak(minutes);

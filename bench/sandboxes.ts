@@ -2,10 +2,10 @@
 
 import type { Client } from "@connectrpc/connect";
 import type { TomlTable } from "smol-toml";
-import { type Sandbox, SandboxState } from "../gen/sandboxd/v1/sandbox_pb.ts";
+import { type NetworkMode, type Sandbox, SandboxState } from "../gen/sandboxd/v1/sandbox_pb.ts";
 import { SandboxService } from "../gen/sandboxd/v1/sandbox_service_pb.ts";
 import { type Daemon, startDaemon } from "../test/harness/daemon.ts";
-import { baseImage, sharedEngine } from "../test/harness/engine.ts";
+import { baseImage, inNetworkOf, sharedEngine } from "../test/harness/engine.ts";
 import { type BareEngine, openBareEngine } from "./bare-engine.ts";
 import { parallel } from "./parallel.ts";
 
@@ -26,8 +26,8 @@ const roomy = { cpu_overcommit: 100, memory_overcommit: 10, max_sandboxes: 1_000
 export interface Sandboxes {
   readonly daemon: Daemon;
   readonly client: Client<typeof SandboxService>;
-  /** Resolves when it is RUNNING. @throws Error in any other state. */
-  create(): Promise<Sandbox>;
+  /** Resolves when it is RUNNING. @throws Error in any other state. Default: of the one tenant of all others. */
+  create(tenant?: string): Promise<Sandbox>;
   /** As many more, a few at a time. */
   createMany(count: number): Promise<readonly Sandbox[]>;
   removeAll(): Promise<void>;
@@ -37,16 +37,30 @@ export interface Sandboxes {
   close(): Promise<void>;
 }
 
-/** Starts a daemon, with `config` laid over the defaults. */
-export async function startSandboxes(config: TomlTable = {}): Promise<Sandboxes> {
-  const daemon = await startDaemon({ config: { capacity: roomy, ...config } });
+export interface SandboxesOptions {
+  /** Laid over the defaults. */
+  readonly config?: TomlTable;
+  /** Of every sandbox; otherwise they have none, and the daemon needs not be where the engine's bridges are. */
+  readonly networkMode?: NetworkMode;
+}
+
+/** Starts a daemon. */
+export async function startSandboxes({ config, networkMode }: SandboxesOptions = {}): Promise<Sandboxes> {
+  const daemon = await startDaemon({
+    config: { capacity: roomy, ...config },
+    ...(networkMode === undefined ? {} : { launcher: inNetworkOf() }),
+  });
   const client = daemon.client(SandboxService);
   const made = new Set<string>();
   let count = 0;
 
-  const create = async (): Promise<Sandbox> => {
+  const create = async (tenant = "bench"): Promise<Sandbox> => {
     count += 1;
-    const { sandbox } = await client.createSandbox({ tenant: "bench", sandboxId: `bench-${count}`, spec });
+    const { sandbox } = await client.createSandbox({
+      tenant,
+      sandboxId: `bench-${count}`,
+      spec: networkMode === undefined ? spec : { ...spec, networkMode },
+    });
     if (sandbox?.status?.state !== SandboxState.RUNNING) {
       throw new Error(`a sandbox does not run: ${sandbox?.status?.transition?.message}`);
     }

@@ -45,8 +45,10 @@ export async function* measureSoak(minutes: number): AsyncGenerator<Result> {
   const directory = mkdtempSync(join(tmpdir(), "soak-"));
   const metricsSocket = join(directory, "metrics.sock");
   const sandboxes = await startSandboxes({
-    scheduler: { endpoints: [scheduler.url] },
-    metrics: { address: `unix:${metricsSocket}` },
+    config: {
+      scheduler: { endpoints: [scheduler.url] },
+      metrics: { address: `unix:${metricsSocket}` },
+    },
   });
   try {
     const { daemon } = sandboxes;

@@ -38,7 +38,7 @@ const tenant = "bench";
 function daemonWith(backend: string, directory?: string) {
   const workspaces: TomlTable = { backend, reserve_bytes: 0 };
   if (directory !== undefined) workspaces["directory"] = directory;
-  return startSandboxes({ workspaces });
+  return startSandboxes({ config: { workspaces } });
 }
 
 /** Creates of 1 GiB, one at a time, each deleted before the next. */

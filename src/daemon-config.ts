@@ -3,6 +3,8 @@
 import { readFileSync } from "node:fs";
 import type { ListenerConfig } from "./api/listeners.ts";
 import type { Config } from "./config/config.ts";
+import { resolversOf, tenantNetworkOf } from "./config/network-values.ts";
+import { hostUpstreams } from "./network/resolver/host-upstreams.ts";
 import type { RangeAmounts } from "./tenant/record.ts";
 import type { TenantRules } from "./tenant/tenants.ts";
 
@@ -85,8 +87,17 @@ export function tenantRulesOf({ tenants }: Config): TenantRules {
         defaults: defined<RangeAmounts>(defaults),
         maxRatio: defined(maxLimitRequestRatio),
       },
+      network: tenantNetworkOf(policy.network),
     },
   };
+}
+
+export { proxiesOf } from "./config/network-values.ts";
+
+/** Who is asked for names: those of the configuration, else the host's own, as they are now. */
+export function upstreamsOf(config: Config): readonly { readonly address: string; readonly port: number }[] {
+  const configured = resolversOf(config);
+  return configured.length > 0 ? configured : hostUpstreams();
 }
 
 /** Only the keys that have a value. */

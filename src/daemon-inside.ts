@@ -16,6 +16,7 @@ import type { Clock } from "./sandbox/clock.ts";
 import { cgroupParentOf } from "./sandbox/plan.ts";
 import type { Repository } from "./sandbox/repository.ts";
 import type { Store } from "./store/store.ts";
+import type { PortLink } from "./toolbox/connection.ts";
 import { installToolbox, type Toolbox } from "./toolbox/install.ts";
 import { createLink } from "./toolbox/link.ts";
 
@@ -66,6 +67,8 @@ export interface InsideOptions {
 export interface Inside {
   readonly processes: Processes;
   readonly files: Files;
+  /** The way there. */
+  readonly link: PortLink;
   /** Lets go of all. Processes go on. */
   close(): void;
 }
@@ -95,6 +98,7 @@ export function createInside(options: InsideOptions): Inside {
   return {
     processes,
     files: createFiles({ link }),
+    link,
     close() {
       processes.close();
       link.close();

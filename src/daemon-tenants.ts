@@ -15,7 +15,7 @@ import { createGroups, type GroupPlace, type Groups } from "./tenant/groups.ts";
 import { createMetering, type Metering } from "./tenant/metering.ts";
 import { overQuota, promisedTo } from "./tenant/quota.ts";
 import { quotaNames } from "./tenant/record.ts";
-import { createTenants, type Tenants } from "./tenant/tenants.ts";
+import { createTenants, type Tenant, type Tenants } from "./tenant/tenants.ts";
 import type { WorkspaceRepository } from "./workspace/repository.ts";
 
 export interface TenancyOptions {
@@ -31,6 +31,8 @@ export interface TenancyOptions {
   readonly workspaceRepository: WorkspaceRepository;
   /** Has a workspace deleted that no sandbox is with; returns at once. */
   readonly deleteWorkspace: (id: string) => void;
+  /** Has the kernel hold what a policy says of networks. Rejects with nothing changed. */
+  readonly holdNetworks: (tenant: Tenant) => Promise<void>;
   readonly registry: MetricsRegistry;
   readonly log: Log;
 }
@@ -48,12 +50,24 @@ export function createTenancy(options: TenancyOptions): Tenancy {
     store,
     repository,
     rules: () => tenantRulesOf(currentConfig()),
-    hold: (tenant) => groups.hold(tenant),
+    hold: holdAll,
     deleteSandbox: options.deleteSandbox,
     workspaces: options.workspaceRepository,
     deleteWorkspace: options.deleteWorkspace,
     log: log.child("tenants"),
   });
+
+  /** All that the kernel holds of a tenant, or nothing of it. */
+  async function holdAll(tenant: Tenant): Promise<void> {
+    const before = tenants.get(tenant.name);
+    await options.holdNetworks(tenant);
+    try {
+      await groups.hold(tenant);
+    } catch (error) {
+      if (before !== undefined) await options.holdNetworks(before).catch(() => undefined);
+      throw error;
+    }
+  }
 
   /** Made once the version is known; an engine that was replaced under the daemon may have another. */
   const byVersion = new Map<1 | 2, ParentCgroups>();

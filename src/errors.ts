@@ -78,6 +78,12 @@ export const catalogue = {
   FILE_CHANGED: "aborted",
   FILE_NO_SPACE: "resource_exhausted",
   FILE_FAILED: "internal",
+  NETWORK_UNAVAILABLE: "failed_precondition",
+  NETWORK_NOT_ALLOWED: "permission_denied",
+  ADDRESS_EXHAUSTED: "resource_exhausted",
+  PORT_NOT_ALLOWED: "permission_denied",
+  PORT_UNREACHABLE: "unavailable",
+  PREVIEW_UNAVAILABLE: "failed_precondition",
 } as const satisfies Record<string, Status>;
 
 export type Reason = keyof typeof catalogue;

@@ -5,7 +5,9 @@ import { type Event, EventSchema, EventType } from "../../gen/sandboxd/v1/event_
 import type { Clock } from "../sandbox/clock.ts";
 import type { EventDocument } from "../sandbox/repository.ts";
 import type { StoredEvent } from "../store/event-log.ts";
+import { completedTenant } from "../tenant/record.ts";
 import { conditionOf, scheduleOf } from "./host-codec.ts";
+import { denialOf } from "./network-codec.ts";
 import { sandboxOf } from "./sandbox-codec.ts";
 import { policyOfTenant } from "./tenant-codec.ts";
 import { timestampOf } from "./time-codec.ts";
@@ -34,7 +36,7 @@ export function eventOf(
     return create(EventSchema, { ...head, schedule: scheduleOf(document.schedule, clock) });
   }
   if ("tenant" in document) {
-    const { tenant } = document;
+    const tenant = completedTenant(document.tenant);
     return create(EventSchema, { ...head, tenant: tenant.name, tenantPolicy: policyOfTenant(tenant) });
   }
   if ("workspace" in document) {
@@ -46,11 +48,12 @@ export function eventOf(
       ...(snapshot === undefined ? {} : { snapshot: snapshotOf(workspace, snapshot) }),
     });
   }
-  const { sandbox } = document;
+  const { sandbox, denials = [] } = document;
   return create(EventSchema, {
     ...head,
     sandboxId: sandbox.id,
     tenant: sandbox.tenant,
     sandbox: sandboxOf(sandbox, clock),
+    networkDenials: denials.map(denialOf),
   });
 }

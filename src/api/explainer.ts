@@ -9,6 +9,7 @@ import type { Groups } from "../tenant/groups.ts";
 import type { Tenants } from "../tenant/tenants.ts";
 import type { WorkspaceRepository } from "../workspace/repository.ts";
 import type { UsageWatch } from "../workspace/usage-watch.ts";
+import type { NetworkView } from "./network-codec.ts";
 
 const windowMs = 60_000;
 
@@ -20,6 +21,7 @@ export interface ExplainerOptions {
   readonly groups: Pick<Groups, "read">;
   readonly workspaces: Pick<WorkspaceRepository, "get">;
   readonly usageWatch: Pick<UsageWatch, "usage">;
+  readonly network: (record: SandboxRecord) => NetworkView | undefined;
   readonly idleSinceMs: (id: string) => number | undefined;
   /** The record with what is known of the sandbox since its last event. */
   readonly current: (record: SandboxRecord) => SandboxRecord;
@@ -33,6 +35,7 @@ export function createExplainer({
   groups,
   workspaces,
   usageWatch,
+  network,
   idleSinceMs,
   current,
 }: ExplainerOptions): (record: SandboxRecord) => Explanation {
@@ -60,12 +63,14 @@ export function createExplainer({
     const window = sampler.history(record.id)?.summary(performance.now() - windowMs);
     const problems = host.conditions().filter(({ active }) => active);
     const idleMs = idleSinceMs(record.id);
+    const seen = network(record);
     return explain(current(record), {
       nowMs: clock.nowMs(),
       totals: totalsOf(record),
       hostProblems: problems.map(({ type, message }) => `${type}: ${message}`),
       ...(window === undefined ? {} : { window }),
       ...(workspace === undefined ? {} : { workspace }),
+      ...(seen === undefined ? {} : { network: seen }),
       ...(idleMs === undefined ? {} : { idleSinceMs: idleMs }),
     });
   };

@@ -4,7 +4,6 @@ import { create } from "@bufbuild/protobuf";
 import type { BlockIo, Resources as ResourcesMessage } from "../../gen/sandboxd/v1/resources_pb.ts";
 import {
   ActorKind,
-  NetworkMode,
   type Sandbox,
   SandboxSchema,
   type SandboxSpec,
@@ -17,11 +16,15 @@ import type { Actor, ExitReport, Resources, SandboxRecord, State } from "../sand
 import type { SpecRequest } from "../sandbox/spec.ts";
 import { lifeOf, lifeRequestOf, lifeStatusOf } from "./life-codec.ts";
 import { mountRequestOf, mountsOf } from "./mount-codec.ts";
+import { type NetworkView, networkRequestOf, networkSpecOf, networkStatusOf } from "./network-codec.ts";
 import { durationOf, millisecondsOf, timestampOf } from "./time-codec.ts";
 
-/** The contract's sandbox. Deadlines are told by the wall clock as it is set now. */
-export function sandboxOf(record: SandboxRecord, clock: Clock): Sandbox {
-  const { spec, transition, exit } = record;
+/**
+ * The contract's sandbox. Deadlines are told by the wall clock as it is set now; what is seen of its network only with a `view` of
+ * that.
+ */
+export function sandboxOf(record: SandboxRecord, clock: Clock, view?: NetworkView): Sandbox {
+  const { spec, transition, exit, place } = record;
   return create(SandboxSchema, {
     sandboxId: record.id,
     tenant: record.tenant,
@@ -36,10 +39,10 @@ export function sandboxOf(record: SandboxRecord, clock: Clock): Sandbox {
       workingDir: spec.workingDir,
       labels: { ...spec.labels },
       resources: resourcesOf(spec.resources),
-      networkMode: NetworkMode.NONE,
       stopGrace: durationOf(spec.stopGraceMs),
       ...lifeOf(spec),
       ...mountsOf(spec),
+      ...networkSpecOf(spec),
     },
     status: {
       state: stateNumber(record.state),
@@ -68,6 +71,7 @@ export function sandboxOf(record: SandboxRecord, clock: Clock): Sandbox {
       imageId: record.imageId,
       uid: BigInt(record.uid),
       ...lifeStatusOf(record, clock),
+      ...(place === undefined || view === undefined ? {} : { network: networkStatusOf(place, view) }),
     },
   });
 }
@@ -159,6 +163,7 @@ export function specRequestOf(spec: SandboxSpec | undefined): SpecRequest {
     ...(spec?.stopGrace === undefined ? {} : { stopGraceMs: millisecondsOf(spec.stopGrace) }),
     ...lifeRequestOf(spec),
     ...mountRequestOf(spec),
+    ...networkRequestOf(spec),
   };
 }
 

@@ -6,7 +6,6 @@ import {
   LogStream,
   type SandboxFilter,
   type SandboxService,
-  type UpdateSandboxRequest,
 } from "../../gen/sandboxd/v1/sandbox_service_pb.ts";
 import type { LogEntry } from "../engine/runtime.ts";
 import { invalidField, SandboxdError } from "../errors.ts";
@@ -14,17 +13,19 @@ import type { Sampler } from "../monitor/sampler-loop.ts";
 import type { Clock } from "../sandbox/clock.ts";
 import type { Explanation } from "../sandbox/explain.ts";
 import type { LogReader } from "../sandbox/log-reader.ts";
-import type { Manager, UpdateRequest } from "../sandbox/manager.ts";
-import type { Actor, Resources, SandboxRecord } from "../sandbox/record.ts";
+import type { Manager } from "../sandbox/manager.ts";
+import type { Actor, SandboxRecord } from "../sandbox/record.ts";
 import { isOfSandbox, type Repository } from "../sandbox/repository.ts";
 import type { EventLog, StoredEvent } from "../store/event-log.ts";
 import type { Metering } from "../tenant/metering.ts";
 import { actorOfCaller, callerKey } from "./caller.ts";
 import { documentOf } from "./event-codec.ts";
 import { checkResumable, followEvents } from "./event-feed.ts";
-import { askedResources, matcherOf, sandboxOf, specRequestOf } from "./sandbox-codec.ts";
+import type { NetworkView } from "./network-codec.ts";
+import { matcherOf, sandboxOf, specRequestOf } from "./sandbox-codec.ts";
 import { statsOf, summaryOf, usageOf } from "./stats-codec.ts";
 import { millisecondsOf } from "./time-codec.ts";
+import { changeOf } from "./update-codec.ts";
 
 export interface SandboxServiceOptions {
   readonly manager: Manager;
@@ -37,6 +38,8 @@ export interface SandboxServiceOptions {
   readonly explain: (record: SandboxRecord) => Explanation;
   /** The record with what is known of the sandbox since its last event. */
   readonly current: (record: SandboxRecord) => SandboxRecord;
+  /** What is seen of its network now; undefined without one. */
+  readonly network: (record: SandboxRecord) => NetworkView | undefined;
   /** Someone uses the sandbox, until what is returned is called. */
   readonly attach: (id: string) => () => void;
 }
@@ -54,9 +57,11 @@ export function createSandboxService({
   clock,
   explain,
   current,
+  network,
   attach,
 }: SandboxServiceOptions): ServiceImpl<typeof SandboxService> {
-  const told = (record: SandboxRecord) => sandboxOf(current(record), clock);
+  const seen = (record: SandboxRecord) => sandboxOf(record, clock, network(record));
+  const told = (record: SandboxRecord) => seen(current(record));
   return {
     async createSandbox({ sandboxId, tenant, spec, wait }, context) {
       const request = { id: sandboxId, tenant, spec: specRequestOf(spec), wait: wait ?? true };
@@ -100,7 +105,7 @@ export function createSandboxService({
         const mayLeave = afterSequence !== undefined && isOfTenant(sandbox.tenant, filter);
         const isLeaving = known.delete(sandbox.instance) || mayLeave;
         if (matches(sandbox)) known.add(sandbox.instance);
-        return known.has(sandbox.instance) || isLeaving ? sandboxOf(sandbox, clock) : undefined;
+        return known.has(sandbox.instance) || isLeaving ? seen(sandbox) : undefined;
       };
       for await (const { sequence, told: changed } of followEvents(events, after, signal, select)) {
         yield changed === undefined
@@ -246,51 +251,4 @@ function idOfToken(token: string, filter: SandboxFilter | undefined): string {
     "is not a token of this host for this filter",
     "start again without a page token",
   );
-}
-
-const changeable = {
-  "resources.cpu_millis": "cpuMillis",
-  "resources.cpu_request_millis": "cpuRequestMillis",
-  "resources.memory_bytes": "memoryBytes",
-  "resources.memory_request_bytes": "memoryRequestBytes",
-  "resources.pids": "pids",
-} as const satisfies Record<string, keyof Resources>;
-
-/** What an update asks to change: the mask's fields, or those that are set. */
-function changeOf(request: UpdateSandboxRequest): Omit<UpdateRequest, "actor"> {
-  const asked = askedResources(request.resources);
-  const given = Object.entries(changeable).filter(([, key]) => asked[key] !== undefined);
-  const paths = request.updateMask?.paths ?? [
-    ...given.map(([path]) => path),
-    ...(Object.keys(request.labels).length > 0 ? ["labels"] : []),
-  ];
-  const resources: Record<string, number> = {};
-  for (const path of paths) {
-    if (path === "labels") continue;
-    const key = path in changeable ? changeable[path as keyof typeof changeable] : undefined;
-    if (key === undefined) {
-      throw invalidField(
-        "update_mask",
-        `"${path}" cannot change`,
-        `these can: labels, ${Object.keys(changeable).join(", ")}`,
-      );
-    }
-    const value = asked[key];
-    if (value === undefined) throw invalidField(path, "is in update_mask but not set");
-    resources[key] = value;
-  }
-  const fixed = Object.keys(asked).filter((key) => !Object.values<string>(changeable).includes(key));
-  if (request.updateMask === undefined && fixed.length > 0) {
-    throw invalidField(
-      `resources.${fixed[0]}`,
-      "cannot change after the creation",
-      `these can: ${Object.keys(changeable).join(", ")}`,
-    );
-  }
-  return {
-    id: request.sandboxId,
-    resources,
-    ...(paths.includes("labels") ? { labels: request.labels } : {}),
-    ...(request.generation === undefined ? {} : { generation: Number(request.generation) }),
-  };
 }

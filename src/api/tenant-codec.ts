@@ -4,12 +4,14 @@ import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import {
   type LimitRange as LimitRangeMessage,
   type Tenant as TenantMessage,
+  type TenantNetwork as TenantNetworkMessage,
   type TenantQuota,
   type TenantQuotaSchema,
   TenantSchema,
 } from "../../gen/sandboxd/v1/tenant_pb.ts";
 import type { GroupState } from "../engine/parent-cgroup.ts";
 import type { FieldViolation } from "../errors.ts";
+import { noNetwork } from "../network/policy.ts";
 import type { SandboxRecord } from "../sandbox/record.ts";
 import type { Metered } from "../tenant/metering.ts";
 import { overQuota, promisedTo } from "../tenant/quota.ts";
@@ -24,6 +26,7 @@ import {
 } from "../tenant/record.ts";
 import type { Tenant } from "../tenant/tenants.ts";
 import type { WorkspaceRecord } from "../workspace/record.ts";
+import { tenantNetworkMessageOf, tenantNetworkOf } from "./network-codec.ts";
 import { askedResources, limitsOf } from "./sandbox-codec.ts";
 import { usageOf } from "./stats-codec.ts";
 import { timestampOf } from "./time-codec.ts";
@@ -62,12 +65,17 @@ export function policyOfTenant({ policy, ...tenant }: TenantRecord & { readonly 
     updateTime: timestampOf(tenant.updatedAtMs),
     quota: quotaOf(policy?.quota ?? {}),
     limitRange: rangeOf(policy?.limitRange),
+    network: tenantNetworkMessageOf(policy?.network ?? noNetwork),
     defaultPolicy: tenant.isDefault ?? false,
   };
 }
 
 /** What a caller puts. */
-export function policyOf(quota: TenantQuota | undefined, range: LimitRangeMessage | undefined): TenantPolicy {
+export function policyOf(
+  quota: TenantQuota | undefined,
+  range: LimitRangeMessage | undefined,
+  network: TenantNetworkMessage | undefined,
+): TenantPolicy {
   const { cpu, memory } = range?.maxLimitRequestRatio ?? {};
   return {
     quota: Object.fromEntries(
@@ -82,6 +90,7 @@ export function policyOf(quota: TenantQuota | undefined, range: LimitRangeMessag
         ...(memory === undefined ? {} : { memory }),
       },
     },
+    network: tenantNetworkOf(network),
   };
 }
 

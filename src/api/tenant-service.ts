@@ -3,6 +3,7 @@
 import type { ServiceImpl } from "@connectrpc/connect";
 import type { TenantService } from "../../gen/sandboxd/v1/tenant_service_pb.ts";
 import { invalidField, throwIfAny } from "../errors.ts";
+import { type HostRules, tenantNetworkViolations } from "../network/violations.ts";
 import type { SandboxRecord } from "../sandbox/record.ts";
 import type { Repository } from "../sandbox/repository.ts";
 import type { Groups } from "../tenant/groups.ts";
@@ -19,6 +20,8 @@ export interface TenantServiceOptions {
   readonly metering: Pick<Metering, "ofTenant">;
   readonly repository: Repository;
   readonly workspaceRepository: Pick<WorkspaceRepository, "all">;
+  /** What of this host policies of networks are held against, as it is now. */
+  readonly hostRules: () => HostRules;
 }
 
 const defaultPage = 100;
@@ -29,6 +32,7 @@ export function createTenantService({
   metering,
   repository,
   workspaceRepository,
+  hostRules,
 }: TenantServiceOptions): ServiceImpl<typeof TenantService> {
   const told = (tenant: Tenant, sandboxes: readonly SandboxRecord[]) =>
     tenantOf({
@@ -44,9 +48,13 @@ export function createTenantService({
       repository.all().filter((record) => record.tenant === tenant.name),
     );
   return {
-    async putTenant({ tenant: name, quota, limitRange, generation }) {
-      const policy = policyOf(quota, limitRange);
-      throwIfAny([...unboundable(limitRange), ...rangeViolations(policy.limitRange, "limit_range")]);
+    async putTenant({ tenant: name, quota, limitRange, network, generation }) {
+      const policy = policyOf(quota, limitRange, network);
+      throwIfAny([
+        ...unboundable(limitRange),
+        ...rangeViolations(policy.limitRange, "limit_range"),
+        ...tenantNetworkViolations(policy.network, "network", hostRules()),
+      ]);
       const given = generation === undefined ? undefined : Number(generation);
       return { tenant: toldOf(await tenants.put(name, policy, given)) };
     },

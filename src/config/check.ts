@@ -3,6 +3,8 @@
 import { type Config, nameOf } from "./config.ts";
 import { logShippingHolds } from "./log-shipping.ts";
 import { mountsHold } from "./mount-check.ts";
+import { networksHold } from "./network-check.ts";
+import { previewHolds } from "./preview.ts";
 import { type ResourceKey, resourceBounds } from "./resource.ts";
 import { isLoopback } from "./rule.ts";
 import { formatDuration } from "./unit.ts";
@@ -30,6 +32,8 @@ export function violationsOf(config: Config, { dev }: { readonly dev: boolean })
     ...pressureHolds(config),
     ...mountsHold(config),
     ...workspacesHold(config),
+    ...networksHold(config),
+    ...previewHolds(config),
     ...logShippingHolds(config),
   ];
 }

@@ -3,9 +3,9 @@
 import type { Config } from "./config.ts";
 import type { Setting } from "./load.ts";
 
-/** What new requests are held against, and where logs are sent to. All else is built into a part of the daemon when it starts. */
+/** What new requests and networks are held against, who is asked for names, and where logs are sent to. All else is built into a part of the daemon when it starts. */
 const liveKeys =
-  /^(images\.allow$|defaults\.|limits\.|templates\.|tenants\.unknown$|tenants\.default\.|workspaces\.(default|max)_bytes$|logs\.forward\.)/;
+  /^(images\.allow$|defaults\.|limits\.|templates\.|tenants\.unknown$|tenants\.default\.|network\.(allow_private|resolvers)$|proxies\.|workspaces\.(default|max)_bytes$|logs\.forward\.)/;
 
 export interface Change {
   readonly key: string;
@@ -38,6 +38,12 @@ export function reloaded(running: Config, read: Config): Config {
     defaults: read.defaults,
     limits: read.limits,
     templates: read.templates,
+    network: {
+      ...running.network,
+      allowPrivate: read.network.allowPrivate,
+      resolvers: read.network.resolvers,
+    },
+    proxies: read.proxies,
     tenants: { ...running.tenants, unknown: read.tenants.unknown, default: read.tenants.default },
     workspaces: {
       ...running.workspaces,

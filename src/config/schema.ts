@@ -6,7 +6,15 @@ import { choice, duration, integer, list, map, named, ratio, section, size, text
 import { templateHealthCheck, templateLifetime, templateRestart } from "./life.ts";
 import { logsSection } from "./log-shipping.ts";
 import { sharedTable, templateShared, templateTmpfs, templateVolumes, volumesTable } from "./mount.ts";
+import {
+  networkSection,
+  proxiesTable,
+  templateEgress,
+  templateNetworkLimits,
+  templateNetworkMode,
+} from "./network.ts";
 import { housekeepingSection, pressureSection } from "./pressure.ts";
+import { previewSection } from "./preview.ts";
 import { processesSection } from "./process.ts";
 import { resourceBounds, resourceFields, tebibyte, templateResources } from "./resource.ts";
 import * as rule from "./rule.ts";
@@ -197,6 +205,12 @@ export const schema = section("", {
 
   tenants: tenantsSection(),
 
+  network: networkSection(),
+
+  proxies: proxiesTable(),
+
+  preview: previewSection(),
+
   workspaces: workspacesSection(),
 
   processes: processesSection(),
@@ -273,11 +287,9 @@ export const schema = section("", {
       lifetime: templateLifetime(),
       restart: templateRestart(),
       health_check: templateHealthCheck(),
-      network_mode: choice({
-        of: ["none"],
-        default: "none",
-        meaning: "How it is connected: none is a loopback interface only.",
-      }),
+      network_mode: templateNetworkMode(),
+      egress: templateEgress(),
+      network_limits: templateNetworkLimits(),
       resources: templateResources(),
       root_bytes: size({
         min: 1024 * 1024,

@@ -1,6 +1,7 @@
 // The keys that say who the owners of sandboxes are, and what those may have that were never put.
 
 import { choice, integer, ratio, section, size, text } from "./field.ts";
+import { tenantNetworkSection } from "./network.ts";
 import { mapValues, optional, resourceBounds, tebibyte } from "./resource.ts";
 import * as rule from "./rule.ts";
 
@@ -18,6 +19,7 @@ export const tenantsSection = () =>
     default: section("What a tenant may have that was never put. A bound that is left out is none.", {
       quota: quotaSection("All of its sandboxes and workspaces together."),
       limit_range: limitRangeSection("Each of its sandboxes."),
+      network: tenantNetworkSection(),
     }),
   });
 

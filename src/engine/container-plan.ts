@@ -2,6 +2,7 @@
 // language. There is no field for what must never be asked.
 
 import { checkMounts } from "./mounts.ts";
+import { type ContainerNetwork, checkContainerNetwork } from "./network-plan.ts";
 import { toolboxPath } from "./toolbox-mount.ts";
 
 /** Throttles of one block device. An absent rate is not throttled. */
@@ -96,11 +97,6 @@ export interface ToolboxMount {
   readonly volume: string;
   readonly source: string;
   readonly identity: DirectoryIdentity;
-}
-
-/** What the container may reach. One member now, a union so that callers already have to name it. */
-export interface ContainerNetwork {
-  readonly mode: "none";
 }
 
 /** Facts about the engine's host on which the form of a limit depends. */
@@ -231,6 +227,7 @@ export function checkPlan(plan: ContainerPlan): void {
       throw new RangeError(`imageVolumes: ${path} is where the toolbox is`);
   }
   checkMounts(plan);
+  checkContainerNetwork(plan.network);
 }
 
 function checkInteger(field: string, value: number, least: number, most: number): void {

@@ -17,10 +17,13 @@ import { createImageStore, type ImageStore } from "./images.ts";
 import { isOpen } from "./knock.ts";
 import { launchExec } from "./launch.ts";
 import { readLogs } from "./log-stream.ts";
+import { createEngineNetworks } from "./networks.ts";
 import { readNumberedLog } from "./numbered-log.ts";
 import { readBack, unenforceable } from "./read-back.ts";
+import { lostItsNetwork, reconnect } from "./reconnect.ts";
 import {
   type Container,
+  type EngineNetworks,
   type LogOptions,
   leastApi,
   type NumberedLogs,
@@ -38,7 +41,7 @@ export interface DockerOptions {
   readonly observe: (verb: Verb, outcome: "ok" | "error" | "timeout", seconds: number) => void;
 }
 
-export interface DockerRuntime extends Runtime, NumberedLogs {
+export interface DockerRuntime extends Runtime, NumberedLogs, EngineNetworks {
   /** All images of the host, whoever brought them. */
   readonly images: ImageStore;
   sweepVolumes: Volumes["sweep"];
@@ -184,6 +187,7 @@ export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptio
 
     images: createImageStore(docker, attempt),
     sweepVolumes: volumes.sweep,
+    ...createEngineNetworks(docker, attempt),
 
     async pull(reference, options) {
       try {
@@ -248,8 +252,12 @@ export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptio
     },
 
     async start(id, options) {
+      const ask = () => attempt("start", (abortSignal) => container(id).start({ abortSignal }), options);
       try {
-        await attempt("start", (abortSignal) => container(id).start({ abortSignal }), options);
+        await ask().catch(async (error: unknown) => {
+          if (!lostItsNetwork(error) || !(await reconnect(docker, attempt, id))) throw error;
+          return ask();
+        });
       } catch (error) {
         if (statusOf(error) === 304) return; // it runs already, which is what was wanted
         volumes.doubt();

@@ -84,7 +84,20 @@ export function containerCreateOptions(plan: ContainerPlan): HardenedCreateOptio
     OpenStdin: false,
     StdinOnce: false,
     Tty: false,
+    ...connection(plan),
     HostConfig: hostConfig(plan),
+  };
+}
+
+// Engines before API 1.44 have one MAC for a container, and ignore one of an endpoint; from 1.52 on it is the other way round.
+function connection({
+  network,
+}: ContainerPlan): Pick<ContainerCreateOptions, "MacAddress" | "NetworkingConfig"> {
+  if (network.mode === "none") return {};
+  const endpoint = { IPAMConfig: { IPv4Address: network.address }, MacAddress: network.mac };
+  return {
+    MacAddress: network.mac,
+    NetworkingConfig: { EndpointsConfig: { [network.network]: endpoint } },
   };
 }
 
@@ -101,7 +114,7 @@ function hostConfig(plan: ContainerPlan): HardenedHostConfig {
     Init: true,
     IpcMode: "private",
     CgroupnsMode: "private",
-    NetworkMode: plan.network.mode,
+    ...networkSettings(plan),
     Runtime: plan.runtime ?? "runc",
     Tmpfs: tmpfs(plan),
     ...mountSettings(plan),
@@ -127,6 +140,17 @@ function hostConfig(plan: ContainerPlan): HardenedHostConfig {
     RestartPolicy: { Name: "no", MaximumRetryCount: 0 },
     PublishAllPorts: false,
     AutoRemove: false,
+  };
+}
+
+// What is left out is taken from the engine's configuration or the host's own resolv.conf. "." is no domain at all.
+function networkSettings({ network }: ContainerPlan): Partial<HostConfig> {
+  if (network.mode === "none") return { NetworkMode: "none" };
+  return {
+    NetworkMode: network.network,
+    Dns: [network.dns],
+    DnsSearch: ["."],
+    DnsOptions: ["timeout:2", "attempts:2"],
   };
 }
 

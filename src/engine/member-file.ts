@@ -26,6 +26,20 @@ export function openNetworkFile(place: CgroupPlace, file: NetworkFile): number |
   return undefined;
 }
 
+/** A process of the container that is in its network namespace; undefined if there is none (any more). */
+export function networkMember(place: CgroupPlace): number | undefined {
+  const { pids } = cgroupPathsAt(place);
+  const members = orUndefined(() => readFileSync(join(pids, "cgroup.procs"), "latin1")) ?? "";
+  return members
+    .split("\n")
+    .filter(Boolean)
+    .slice(0, mostMembers)
+    .map(Number)
+    .find((pid) =>
+      orUndefined(() => namespaceOf(`${pid}`) !== namespaceOf("self") && cgroupPathsOf(pid, place)),
+    );
+}
+
 function openOf(pid: string, file: NetworkFile): number | undefined {
   // a command that is just being started in a container is in its cgroup before it is in its namespaces
   return namespaceOf(pid) === namespaceOf("self") ? undefined : openSync(`/proc/${pid}/${file}`, "r");

@@ -1,4 +1,4 @@
-// Reads the limits and the mounts of a running container back from the kernel: what holds is what the kernel says, not what was asked for.
+// Reads the limits, the mounts and the network of a running container back from the kernel: what holds is what the kernel says, not what was asked for.
 
 import { setTimeout as sleep } from "node:timers/promises";
 import { SandboxdError } from "../errors.ts";
@@ -8,6 +8,7 @@ import { deviceNumberOf, findUnenforced, readBackLimits } from "./limits.ts";
 import { hasExecuted } from "./main-command.ts";
 import { findMountFaults, findRootFaults, firstProcessIn, type MountFault } from "./mount-read-back.ts";
 import { mountsSeen } from "./mounts.ts";
+import { findNetworkFaults } from "./network-read-back.ts";
 import { engineLagMs, hasEnded } from "./process-end.ts";
 import type { Runtime, Waiting } from "./runtime.ts";
 
@@ -24,7 +25,7 @@ export async function readBack(
   // where the engine puts a container of this id; there only while it runs
   const { cgroupParent: parent, engine } = plan;
   const expected = cgroupPathsAt({ containerId: id, parent, version: engine.cgroupVersion });
-  const isAsPlanned = () => missingAt(expected).length === 0 && seesItsMounts(plan, expected);
+  const isAsPlanned = () => missingAt(expected).length === 0 && seesAsPlanned(plan, expected);
   if ((await hasExecuted(expected)) && isAsPlanned()) return expected;
 
   const found = await inspect(id, options);
@@ -39,6 +40,8 @@ export async function readBack(
     ];
     if (said.length > 0) throw unenforceable(said.join("; "));
     if (faults.length > 0) throw mismatched(textsOf("mount", faults).join("; "));
+    const connected = findNetworkFaults(plan.network, found.pid);
+    if (connected.length > 0) throw misconnected(connected.join("; "));
     return cgroup;
   } catch (error) {
     // if it ended while it was looked at, its figures mean nothing; how it ended, is seen by the next look
@@ -62,13 +65,12 @@ function faultsOf(plan: ContainerPlan, pid: number): readonly MountFault[] {
   ];
 }
 
-/** Nothing is looked for where there are none: this is asked at every start. */
-function seesItsMounts(plan: ContainerPlan, paths: CgroupPaths): boolean {
-  if (mountsSeen(plan).length === 0 && plan.rootBytes === undefined) return true;
+/** Its mounts and its network. */
+function seesAsPlanned(plan: ContainerPlan, paths: CgroupPaths): boolean {
   const pid = firstProcessIn(paths.pids);
   if (pid === undefined) return false;
   try {
-    return faultsOf(plan, pid).length === 0;
+    return faultsOf(plan, pid).length === 0 && findNetworkFaults(plan.network, pid).length === 0;
   } catch {
     // whatever it was, the slow way tells: the process may have ended
     return false;
@@ -82,6 +84,12 @@ function textsOf(kind: MountFault["kind"], faults: readonly MountFault[]): reado
 function mismatched(what: string): SandboxdError {
   return new SandboxdError("HARDENING_MISMATCH", `the container sees other mounts than planned: ${what}`, {
     hint: "see docs/mounts.md: a read-only use of a volume in memory needs Docker Engine 25 and Linux 5.12, or later",
+  });
+}
+
+function misconnected(what: string): SandboxdError {
+  return new SandboxdError("HARDENING_MISMATCH", `the container is not connected as planned: ${what}`, {
+    hint: "`docker inspect` and `docker network inspect` tell who connected it, and the engine's configuration what it adds",
   });
 }
 

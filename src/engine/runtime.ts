@@ -2,6 +2,7 @@
 
 import type { CgroupPaths } from "./cgroup-path.ts";
 import type { ContainerPlan } from "./container-plan.ts";
+import type { NetworkPlan } from "./network-plan.ts";
 
 export interface Waiting {
   /** Aborting stops waiting; what was asked of the engine may still happen. */
@@ -142,6 +143,31 @@ export interface EventOptions {
   readonly signal: AbortSignal;
 }
 
+/** A network of the engine; what is not told is empty. */
+export interface NetworkSummary {
+  readonly name: string;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly bridge: string;
+  /** Of IPv4. */
+  readonly subnet: string;
+}
+
+/** The engine's networks. Each method ends as those of `Runtime` do. */
+export interface EngineNetworks {
+  /**
+   * Makes the network if it is not there; compares it with the plan if it is. One of ours that is otherwise is made anew if no
+   * container has it. Asked for by several at once, it is made once. `subnet taken`: another network, or a route of the host, has
+   * addresses of it; `bridge taken`: an interface of that name exists. After either nothing is left, and another plan may do.
+   *
+   * @throws SandboxdError HARDENING_MISMATCH for one that is not ours, or in use otherwise, naming the field; ENGINE_FAILED.
+   */
+  createNetwork(plan: NetworkPlan, options?: Waiting): Promise<"ready" | "subnet taken" | "bridge taken">;
+  /** Removes it, never by force. Gone is success; `in use`: a container that runs is on it. */
+  removeNetwork(name: string, options?: Waiting): Promise<"gone" | "in use">;
+  /** All networks with this label: one call. */
+  networks(label: string, options?: Waiting): Promise<readonly NetworkSummary[]>;
+}
+
 /** Every method ends by its verb's deadline with ENGINE_TIMEOUT, or with ENGINE_UNAVAILABLE when nobody answers. */
 export interface Runtime {
   describe(options?: Waiting): Promise<EngineDescription>;
@@ -170,12 +196,16 @@ export interface Runtime {
    * @throws SandboxdError HARDENING_MISMATCH.
    */
   compare(id: string, plan: ContainerPlan, options: Waiting & { readonly isNew: boolean }): Promise<void>;
-  /** Starts it; already running is success. @throws SandboxdError COMMAND_UNUSABLE, ENGINE_FAILED. */
+  /**
+   * Starts it; already running is success. One whose network was removed and made again meanwhile is connected to it as before.
+   *
+   * @throws SandboxdError COMMAND_UNUSABLE, NETWORK_UNAVAILABLE, ENGINE_FAILED.
+   */
   start(id: string, options?: Waiting): Promise<void>;
   /**
-   * Reads back from the kernel every limit and every mount of a running container. Resolves to where its accounts are;
+   * Reads back from the kernel every limit, every mount and the network of a running container. Resolves to where its accounts are;
    * undefined if it does not run (any more). @throws SandboxdError LIMIT_UNENFORCEABLE naming every limit that is not held,
-   * HARDENING_MISMATCH naming every mount that is not as planned.
+   * HARDENING_MISMATCH naming every mount that is not as planned, or how else it is connected.
    */
   verify(id: string, plan: ContainerPlan, options?: Waiting): Promise<CgroupPaths | undefined>;
   /** Changes limits and reads them back. @throws SandboxdError LIMIT_UNENFORCEABLE with the old ones put back. */

@@ -4,6 +4,8 @@ import { SandboxdError } from "../errors.ts";
 import { engineError, statusOf } from "./calls.ts";
 
 const unmounted = /error while mounting volume|failed to mount local volume|error mounting "/;
+/** How the engine says that it cannot connect a container: its network is gone, or is another of the same name; its address. */
+const unconnected = /network \S+ not found|Address already in use|does not belong to any of this network/;
 const unusable =
   /executable file not found|no such file or directory|permission denied|exec format error|is a directory|not a directory/i;
 
@@ -13,6 +15,12 @@ export function startFailure(error: unknown): SandboxdError {
   if (unmounted.test(failure.message)) {
     return new SandboxdError("ENGINE_FAILED", failure.message, {
       hint: "of a volume: see [volumes.NAME] of the host's configuration, its server, and whether the kernel has its file system",
+      cause: error,
+    });
+  }
+  if (unconnected.test(failure.message)) {
+    return new SandboxdError("NETWORK_UNAVAILABLE", failure.message, {
+      hint: "of the sandbox's network: `docker network inspect` tells what is on it; where it was removed by hand, delete the sandbox and create it anew",
       cause: error,
     });
   }

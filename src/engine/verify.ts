@@ -5,6 +5,7 @@ import type { ContainerCreateOptions, ContainerInspectInfo, Ulimit } from "docke
 import type { ContainerPlan } from "./container-plan.ts";
 import { containerCreateOptions } from "./host-config.ts";
 import { expectedMounts, shownMounts } from "./mounts.ts";
+import { networkDifferences } from "./network-verify.ts";
 import { seccompProfile, seccompSha256 } from "./seccomp.ts";
 
 /** One field that is not as demanded; both values as short JSON. */
@@ -18,14 +19,15 @@ type Fields = Readonly<Record<string, unknown>>;
 
 /** Every field in which a created container differs from its plan; none means that it may be started. */
 export function findMismatches(plan: ContainerPlan, inspected: ContainerInspectInfo): readonly Mismatch[] {
-  const { name, Image, HostConfig, ...config } = containerCreateOptions(plan);
-  const networks = Object.keys(inspected.NetworkSettings?.Networks ?? {});
+  const { name, Image, HostConfig, MacAddress, NetworkingConfig, ...config } = containerCreateOptions(plan);
   return [
     ...differing("Name", `/${name}`, inspected.Name),
     ...differing("Image", Image, inspected.Image),
     ...differing("Config.Image", Image, inspected.Config.Image),
     ...differing("Mounts", expectedMounts(plan), shownMounts(inspected.Mounts ?? [])),
-    ...differing("NetworkSettings.Networks", [plan.network.mode], networks),
+    ...networkDifferences(plan.network, inspected).map((one) =>
+      mismatch(one.field, one.expected, one.actual),
+    ),
     ...(inspected.AppArmorProfile === "unconfined"
       ? [mismatch("AppArmorProfile", "not unconfined", inspected.AppArmorProfile)]
       : []),
@@ -39,13 +41,15 @@ export function limitWarnings(warnings: readonly string[] | null | undefined): r
   return (warnings ?? []).filter((text) => /discard|support|not mounted|ignor|swap|limit/i.test(text));
 }
 
-type InspectedConfig = ContainerInspectInfo["Config"] & { readonly MacAddress?: string };
-
 /** The image contributes variables and labels: ours must be there, and the image's must be harmless. */
 function configMismatches(
   plan: ContainerPlan,
-  { Env, Labels: _, ...expected }: Omit<ContainerCreateOptions, "name" | "Image" | "HostConfig">,
-  inspected: InspectedConfig,
+  {
+    Env,
+    Labels: _,
+    ...expected
+  }: Omit<ContainerCreateOptions, "name" | "Image" | "HostConfig" | "MacAddress" | "NetworkingConfig">,
+  inspected: ContainerInspectInfo["Config"],
 ): readonly Mismatch[] {
   const actual: Fields = { ...inspected };
   return [
@@ -53,7 +57,6 @@ function configMismatches(
     ...envMismatches(Env ?? [], inspected.Env ?? []),
     ...labelMismatches(plan, inspected.Labels ?? {}),
     ...volumeMismatches(plan, Object.keys(inspected.Volumes ?? {})),
-    ...differing("Config.MacAddress", undefined, inspected.MacAddress),
   ];
 }
 

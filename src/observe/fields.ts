@@ -31,6 +31,8 @@ export const logFields = {
   advisories: "Published weaknesses that it is about.",
   hint: "What a person can do about it.",
   address: "Address that is listened on.",
+  network: "The engine's network of a tenant.",
+  subnet: "Its addresses.",
   path: "A file or directory.",
   key: "Key of the configuration.",
   before: "Its value before a reload, as TOML; secrets are hidden.",

@@ -51,6 +51,18 @@ export const catalogue = {
     ["resource"],
   ),
 
+  networks: gauge("sandboxd_networks", "Networks of tenants that there are."),
+  networkEnforced: gauge(
+    "sandboxd_network_enforced",
+    "1 while the kernel holds the rules of sandboxes' networks, or none has one.",
+  ),
+  networkDenied: counter("sandboxd_network_denied_total", "Packets of sandboxes that were refused, by why.", [
+    "reason",
+  ]),
+  nameQueries: counter("sandboxd_name_queries_total", "Questions for names, by whether they were answered.", [
+    "outcome",
+  ]),
+
   processes: gauge("sandboxd_processes", "Processes started in sandboxes that run."),
   processesEnded: counter("sandboxd_processes_ended_total", "Processes that ended, by why.", ["cause"]),
   processOutput: gauge(

@@ -26,6 +26,8 @@ export interface Circumstances {
   readonly totals?: readonly Total[];
   /** What its workspace holds, if it has one and that was read. */
   readonly workspace?: WorkspaceRoom;
+  /** What is seen of its network, if it has one. */
+  readonly network?: NetworkFacts;
   /** Why no sandbox can be started or looked at now: the host's conditions in words. */
   readonly hostProblems: readonly string[];
 }
@@ -39,6 +41,13 @@ export interface Total {
   readonly memoryLimitBytes: number | undefined;
   readonly pids: number;
   readonly pidsLimit: number | undefined;
+}
+
+export interface NetworkFacts {
+  /** Whether the kernel holds its rules. */
+  readonly enforced: boolean;
+  /** How much was refused, by why. */
+  readonly denials: Readonly<Record<keyof typeof refusals, number>>;
 }
 
 export interface WorkspaceRoom {
@@ -64,6 +73,7 @@ export function explain(record: SandboxRecord, around: Circumstances): Explanati
     ...ofWork(record, around),
     ...ofTotals(record, around),
     ...ofWorkspace(around),
+    ...ofNetwork(around),
     ...ofTime(record, around),
   ];
   return { summary: summaryOf(record, findings), findings };
@@ -241,6 +251,47 @@ function ofWorkspace({ workspace }: Circumstances): readonly Finding[] {
       message: `workspace "${id}" holds ${what}: writes to /workspace fail with "no space left" or "quota exceeded"`,
       hint: "remove what is not needed, or raise its limits with UpdateWorkspace",
     },
+  ];
+}
+
+/** What was refused on its network, in words. */
+const refusals = {
+  policy: "packets to addresses or ports that its egress policy does not allow",
+  host: "packets to this host",
+  peer: "packets to other sandboxes",
+  spoofed: "packets with an address that is not its own",
+  connections: "connections above its bounds",
+  packets: "packets above its bound",
+  queriesRefused: "questions for names that its egress policy does not allow, or that were too many",
+} as const;
+
+function ofNetwork({ network }: Circumstances): readonly Finding[] {
+  if (network === undefined) return [];
+  const { enforced, denials } = network;
+  const refused = Object.entries(refusals).flatMap(([reason, what]) => {
+    const count = denials[reason as keyof typeof refusals];
+    return count === 0 ? [] : [`${count} ${what}`];
+  });
+  return [
+    ...(enforced
+      ? []
+      : [
+          {
+            kind: "network_cut_off",
+            message:
+              "nothing of its network passes: the kernel does not hold the rules of this host's networks",
+            hint: "CheckHost tells why",
+          },
+        ]),
+    ...(refused.length === 0
+      ? []
+      : [
+          {
+            kind: "network_denied",
+            message: `it was refused ${refused.join(", ")}`,
+            hint: "SANDBOX_NETWORK_DENIED events tell where to; the tenant's and its own egress policy say what it may",
+          },
+        ]),
   ];
 }
 

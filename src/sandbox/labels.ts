@@ -24,6 +24,7 @@ export type Identity = Pick<
   | "isInTenantCgroup"
   | "toolbox"
   | "spec"
+  | "place"
   | "requestHash"
   | "createdAtMs"
   | "imageId"
@@ -48,6 +49,7 @@ export function createLabelCodec(hostId: string, key: Buffer): LabelCodec {
       isInTenantCgroup,
       toolbox,
       spec,
+      place,
       requestHash,
       createdAtMs,
       imageId,
@@ -62,6 +64,7 @@ export function createLabelCodec(hostId: string, key: Buffer): LabelCodec {
         ...(isInTenantCgroup === undefined ? {} : { isInTenantCgroup }),
         ...(toolbox === undefined ? {} : { toolbox }),
         spec,
+        ...(place === undefined ? {} : { place }),
         requestHash,
         createdAtMs,
         imageId,

@@ -29,6 +29,8 @@ export interface LifecycleOptions {
   readonly room: Room;
   readonly host: () => HostFacts;
   readonly assertOpen: () => void;
+  /** @throws SandboxdError NETWORK_NOT_ALLOWED or NETWORK_UNAVAILABLE for one that may not have its network any more. */
+  readonly assertConnectable: (record: SandboxRecord) => void;
   readonly clock: Clock;
 }
 
@@ -39,6 +41,7 @@ export function createLifecycle({
   room,
   host,
   assertOpen,
+  assertConnectable,
   clock,
 }: LifecycleOptions): Lifecycle {
   const { get, rested, started, kept, checkGeneration } = subjects;
@@ -71,6 +74,7 @@ export function createLifecycle({
         });
       }
       checkBlockIo(current.spec.resources, host());
+      assertConnectable(current);
       assertOpen();
       // the wait may have been as long as a stop takes
       refuseIfExpired(current);

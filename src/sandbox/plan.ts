@@ -82,9 +82,16 @@ export function planOf(
     ...(spec.rootBytes === undefined ? {} : { rootBytes: spec.rootBytes }),
     mounts: mountsOf(record, workspace, { hostId: host.hostId, sources: host.mountSources ?? noSources }),
     ...toolboxOf(record, host),
-    network: { mode: "none" },
+    network: networkOf(record),
     engine: { cgroupVersion: host.cgroupVersion, possibleCpus: host.possibleCpus },
   };
+}
+
+function networkOf({ spec, place }: SandboxRecord): ContainerPlan["network"] {
+  if (spec.networkMode === "NONE") return { mode: "none" };
+  if (place === undefined) throw new Error("a sandbox with a network has no place on it");
+  const { network, address, mac, gateway } = place;
+  return { mode: "bridge", network, address, mac, dns: gateway };
 }
 
 function toolboxOf(

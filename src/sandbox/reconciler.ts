@@ -39,6 +39,8 @@ export interface ReconcilerOptions {
   readonly holdTenant: (tenant: string) => Promise<void>;
   /** Has a tenant's workspace there to be mounted. Rejects with WORKSPACE_UNAVAILABLE, or with WORKSPACE_IN_USE while it has to wait. */
   readonly workspace: StarterOptions["workspace"];
+  /** Default: no sandbox has a network. */
+  readonly networks?: StarterOptions["networks"];
   readonly log: Log;
 }
 

@@ -1,5 +1,7 @@
 // What is kept of a sandbox: what was asked, what is wanted now, and what was last seen. Plain values, stored as JSON.
 
+import type { NetworkPlace, SandboxNetworkSpec } from "../network/policy.ts";
+
 export type State =
   | "PENDING"
   | "PULLING"
@@ -41,7 +43,8 @@ export type TransitionReason =
   | "EVICTED"
   | "DRAINED"
   | "RETIRED"
-  | "WORKSPACE_UNAVAILABLE";
+  | "WORKSPACE_UNAVAILABLE"
+  | "NETWORK_UNAVAILABLE";
 
 export interface Actor {
   readonly kind: "CALLER" | "POLICY" | "EXTERNAL" | "HOST" | "SANDBOX";
@@ -162,7 +165,7 @@ export interface Mounts {
 }
 
 /** The effective spec: a request laid over its template and the host's defaults. */
-export interface Spec extends Mounts {
+export interface Spec extends Mounts, SandboxNetworkSpec {
   readonly template: string;
   readonly image: string;
   readonly command: readonly string[];
@@ -171,7 +174,6 @@ export interface Spec extends Mounts {
   readonly workingDir: string;
   readonly labels: Readonly<Record<string, string>>;
   readonly resources: Resources;
-  readonly networkMode: "NONE";
   readonly stopGraceMs: number;
   readonly stopSignal: StopSignal;
   readonly lifetime: Lifetime;
@@ -250,6 +252,8 @@ export interface SandboxRecord {
   /** Version of the toolbox in its container. Absent in records of earlier releases, and where the host had none: it has none. */
   readonly toolbox?: string;
   readonly spec: Spec;
+  /** On its tenant's network. Absent with NONE. */
+  readonly place?: NetworkPlace;
   /** Of the request as the caller made it: the same request again means the same sandbox. */
   readonly requestHash: string;
   readonly generation: number;

@@ -1,6 +1,7 @@
 // All sandboxes in memory, written through to the store: each change of one is one transaction with the event that
 // tells it, and those who wait for a sandbox are told after the commit. What was committed is on disk a moment later.
 
+import type { NetworkDenial } from "../network/denials.ts";
 import type { Store, Transaction } from "../store/store.ts";
 import type { TenantRecord } from "../tenant/record.ts";
 import type { SnapshotRecord, WorkspaceEventType, WorkspaceRecord } from "../workspace/record.ts";
@@ -16,7 +17,8 @@ export type SandboxEventType =
   | "SANDBOX_EXPIRING"
   | "SANDBOX_RENEWED"
   | "SANDBOX_HEALTH_CHANGED"
-  | "SANDBOX_STUCK";
+  | "SANDBOX_STUCK"
+  | "SANDBOX_NETWORK_DENIED";
 
 /** Kinds of host conditions; mirrors `sandboxd.v1.HostConditionType`. */
 export const conditionTypes = [
@@ -26,6 +28,7 @@ export const conditionTypes = [
   "ENGINE_UNRESPONSIVE",
   "CGROUP_UNSUPPORTED",
   "STATE_UNWRITABLE",
+  "NETWORK_UNENFORCED",
   "MEMORY_PRESSURE",
   "DISK_PRESSURE",
   "INODE_PRESSURE",
@@ -62,7 +65,11 @@ export interface DrainPlan {
 
 /** The document of an event. */
 export type EventDocument =
-  | { readonly type: SandboxEventType; readonly sandbox: SandboxRecord }
+  | {
+      readonly type: SandboxEventType;
+      readonly sandbox: SandboxRecord;
+      readonly denials?: readonly NetworkDenial[];
+    }
   | { readonly type: "HOST_CONDITION_CHANGED"; readonly condition: ConditionFacts }
   | { readonly type: "HOST_SCHEDULE_CHANGED"; readonly schedule: Schedule & { readonly remaining: number } }
   | { readonly type: "TENANT_CHANGED" | "TENANT_DELETED"; readonly tenant: TenantRecord }
@@ -82,8 +89,10 @@ export interface Repository {
   unmoved(record: SandboxRecord): SandboxRecord | undefined;
   /** In order of id. */
   all(): readonly SandboxRecord[];
-  /** Writes the record and its event. With `before`, in the same transaction. */
+  /** Writes the record and its event, in one transaction. */
   put(record: SandboxRecord, event: SandboxEventType): void;
+  /** Writes an event that tells what a sandbox was refused; the record stays as it is. */
+  tellDenials(record: SandboxRecord, denials: readonly NetworkDenial[]): void;
   /** Writes a new record and its first event. */
   insert(record: SandboxRecord): void;
   /** Forgets the sandbox; `record` is what its last event tells. */
@@ -138,6 +147,10 @@ export function createRepository(store: Store): Repository {
     put(record, event) {
       store.transact((transaction) => write(transaction, record, event));
       changed(record.id, record);
+    },
+    tellDenials(sandbox, denials) {
+      const document = { type: "SANDBOX_NETWORK_DENIED", sandbox, denials } satisfies EventDocument;
+      store.transact((transaction) => transaction.appendEvent(Date.now(), JSON.stringify(document)));
     },
     insert(record) {
       store.transact((transaction) => write(transaction, record, "SANDBOX_CREATED"));

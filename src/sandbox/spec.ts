@@ -4,6 +4,7 @@
 import { createHash } from "node:crypto";
 import type { Config } from "../config/config.ts";
 import { type FieldViolation, throwIfAny } from "../errors.ts";
+import type { TenantNetwork } from "../network/policy.ts";
 import { checkRange, leastRequest, rangeNames, within } from "../tenant/limit-range.ts";
 import type { LimitRange } from "../tenant/record.ts";
 import { effectiveLife, type LifeRequest, lifeViolations } from "./life-spec.ts";
@@ -15,11 +16,19 @@ import {
   mountViolations,
   workspacePath,
 } from "./mount-spec.ts";
-import type { Resources, Spec } from "./record.ts";
+import {
+  checkNetworkSpec,
+  effectiveNetworkSpec,
+  type NetworkRequest,
+  type NetworkRules,
+  networkOfTemplate,
+  networkSpecViolations,
+} from "./network-spec.ts";
+import type { Resources, SandboxRecord, Spec } from "./record.ts";
 import { defined, findTemplate, lifeOfTemplate } from "./template.ts";
 
 /** What a caller asks; empty and absent mean "the template's". */
-export interface SpecRequest extends LifeRequest, MountRequest {
+export interface SpecRequest extends LifeRequest, MountRequest, NetworkRequest {
   readonly template: string;
   readonly image: string;
   readonly command: readonly string[];
@@ -31,7 +40,7 @@ export interface SpecRequest extends LifeRequest, MountRequest {
   readonly stopGraceMs?: number;
 }
 
-type Rules = Pick<Config, "templates" | "defaults" | "capacity"> & MountRules;
+type Rules = Pick<Config, "templates" | "defaults" | "capacity"> & MountRules & NetworkRules;
 
 const environmentBytes = 128 * 1024;
 const reservedLabelPrefix = "sandboxd.";
@@ -42,15 +51,24 @@ const writableDir = "/tmp";
 export interface Asker {
   readonly tenant: string;
   readonly limitRange: LimitRange;
+  readonly network: TenantNetwork;
 }
 
 /**
- * @throws SandboxdError TEMPLATE_NOT_FOUND, INVALID_FIELD naming every field that breaks a rule, or LIMIT_RANGE_VIOLATED.
+ * @throws SandboxdError TEMPLATE_NOT_FOUND; INVALID_FIELD naming every field that breaks a rule; LIMIT_RANGE_VIOLATED;
+ * NETWORK_NOT_ALLOWED or NETWORK_UNAVAILABLE.
  */
 export function effectiveSpec(request: SpecRequest, rules: Rules, asker: Asker): Spec {
   const template = findTemplate(request.template, rules.templates);
   const hasCommand = request.command.length > 0;
   const mounts = effectiveMounts(request, template === undefined ? {} : mountsOfTemplate(template), rules);
+  const { networkMode, ...network } = effectiveNetworkSpec(
+    request,
+    template === undefined ? {} : networkOfTemplate(template),
+    {
+      hasProxy: asker.network.proxy !== undefined,
+    },
+  );
   const usualDir = mounts.workspace === undefined ? writableDir : workspacePath;
   const spec: Spec = {
     template: request.template,
@@ -62,18 +80,21 @@ export function effectiveSpec(request: SpecRequest, rules: Rules, asker: Asker):
     workingDir: request.workingDir || (template?.workingDir ?? usualDir),
     labels: { ...template?.labels, ...request.labels },
     resources: effectiveResources(request.resources, template?.resources ?? {}, rules, asker.limitRange),
-    networkMode: "NONE",
+    networkMode,
     stopGraceMs: request.stopGraceMs ?? template?.stopGraceMs ?? defaultStopGraceMs,
     ...effectiveLife(request, template === undefined ? {} : lifeOfTemplate(template)),
     ...mounts,
+    ...network,
   };
   throwIfAny([
     ...specViolations(spec),
     ...lifeViolations(spec),
     ...resourceViolations(spec.resources, rules.limits),
     ...mountViolations(spec, rules),
+    ...networkSpecViolations(spec, rules),
   ]);
   checkRange(spec.resources, asker.limitRange, asker.tenant);
+  checkNetworkSpec(spec, rules, asker);
   return spec;
 }
 
@@ -87,7 +108,7 @@ export function changedResources(
   present: Resources,
   change: Partial<Resources>,
   rules: Pick<Rules, "limits">,
-  asker: Asker,
+  asker: Pick<Asker, "tenant" | "limitRange">,
 ): Resources {
   const cpuMillis = change.cpuMillis ?? present.cpuMillis;
   const memoryBytes = change.memoryBytes ?? present.memoryBytes;
@@ -110,14 +131,28 @@ export function checkLabels(labels: Readonly<Record<string, string>>, field: str
   throwIfAny(labelViolations(labels, field));
 }
 
-/** Equal for requests that mean the same. */
-export function hashOfRequest(tenant: string, request: SpecRequest): string {
-  const canonical = JSON.stringify([tenant, request], (_key, value: unknown) =>
+/**
+ * Equal for requests that mean the same, over releases: earlier ones knew no other mode than NONE, and took no notice of who asked for it.
+ */
+export function hashOfRequest(tenant: string, { networkMode, ...request }: SpecRequest): string {
+  const asked = networkMode === undefined || networkMode === "NONE" ? request : { ...request, networkMode };
+  const canonical = JSON.stringify([tenant, asked], (_key, value: unknown) =>
     typeof value === "object" && value !== null && !Array.isArray(value)
       ? Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)))
       : value,
   );
   return createHash("sha256").update(canonical).digest("hex");
+}
+
+/** Whether a create asks for the sandbox that is there. */
+export function isRepeated(
+  existing: Pick<SandboxRecord, "tenant" | "requestHash" | "spec">,
+  tenant: string,
+  request: SpecRequest,
+): boolean {
+  if (existing.tenant !== tenant || existing.requestHash !== hashOfRequest(tenant, request)) return false;
+  // who asks for none must not be given what a template had for one that did not ask
+  return request.networkMode !== "NONE" || existing.spec.networkMode === "NONE";
 }
 
 type TemplateResources = Config["templates"][string]["resources"];

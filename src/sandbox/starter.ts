@@ -1,6 +1,6 @@
 // Makes a sandbox run: binds its image, creates its container within a start slot, and reads the limits back from the kernel.
 
-import type { BindMount } from "../engine/container-plan.ts";
+import type { BindMount, ContainerPlan } from "../engine/container-plan.ts";
 import type { Container, Image, Runtime } from "../engine/runtime.ts";
 import { messageOf, SandboxdError } from "../errors.ts";
 import type { Log } from "../observe/log.ts";
@@ -40,7 +40,19 @@ export interface StarterOptions {
     id: string,
     tenant: string,
   ) => Promise<{ readonly path: string; readonly identity: BindMount["identity"] }>;
+  /** Default: no sandbox has a network. */
+  readonly networks?: StarterNetworks;
   readonly log: Log;
+}
+
+/** What a start asks of the networks of tenants. */
+export interface StarterNetworks {
+  /** Has its network there and its rules held, and resolves to its place. Rejects with NETWORK_UNAVAILABLE or ADDRESS_EXHAUSTED. */
+  prepare(record: SandboxRecord): Promise<SandboxRecord["place"]>;
+  /** Bounds the traffic of one whose container was started. Rejects with LIMIT_UNENFORCEABLE. */
+  bound(record: SandboxRecord, containerId: string): Promise<void>;
+  /** Its container could not be had: what is known of its network may be wrong. */
+  doubt(tenant: string): void;
 }
 
 export interface Starter {
@@ -54,7 +66,7 @@ export interface Starter {
 }
 
 export function createStarter(options: StarterOptions): Starter {
-  const { runtime, repository, labels, watch, settle, touches, log } = options;
+  const { runtime, repository, labels, watch, settle, touches, networks, log } = options;
   const slots = createSlots(options.concurrentStarts);
   /** Lookups under way: those who ask meanwhile for the same image share them. */
   const lookups = new Map<string, Promise<Image | undefined>>();
@@ -113,18 +125,21 @@ export function createStarter(options: StarterOptions): Starter {
     record: SandboxRecord,
     existing: Container | undefined,
     workspace: BindMount | undefined,
-    made: (containerId: string) => void,
+    onMade: (containerId: string) => void,
   ): Promise<{ readonly containerId: string; readonly startedAtMs: number } | undefined> {
     let containerId = existing?.id;
+    let made: { readonly from: SandboxRecord; readonly plan: ContainerPlan } | undefined;
     if (existing === undefined) {
       // told once, however often it is tried; what image it is of, its labels tell
-      const isTold = record.state === "CREATING";
+      const isTold =
+        record.state === "CREATING" && record.place?.address === repository.get(record.id)?.place?.address;
       const creating = isTold ? record : settle(record, starting("creating its container"));
-      const created = await runtime.create(planFor(creating, workspace));
+      made = { from: creating, plan: planFor(creating, workspace) };
+      const created = await runtime.create(made.plan);
       // by a create whose answer was lost, by an earlier instance, or by someone else
       if (created === "taken") return undefined;
       containerId = created.id;
-      made(containerId);
+      onMade(containerId);
     } else {
       const now = repository.unmoved(record);
       if (now === undefined) return undefined;
@@ -135,7 +150,8 @@ export function createStarter(options: StarterOptions): Starter {
     }
     if (containerId === undefined) return undefined;
     // as it is now, whoever made it: an answer to its creation may have been lost, and its removal have failed
-    const plan = planFor(repository.get(record.id) ?? record, workspace);
+    const now = repository.get(record.id) ?? record;
+    const plan = now === made?.from ? made.plan : planFor(now, workspace);
     await runtime.compare(containerId, plan, { isNew: existing === undefined });
     // it may have been told to stop or go meanwhile
     if (repository.get(record.id)?.wanted !== "RUNNING") return undefined;
@@ -152,7 +168,10 @@ export function createStarter(options: StarterOptions): Starter {
     why: Why,
     workspace: BindMount | undefined,
   ): Promise<boolean> {
-    const cgroup = await runtime.verify(containerId, planFor(before, workspace));
+    const [cgroup] = await Promise.all([
+      runtime.verify(containerId, planFor(before, workspace)),
+      networks?.bound(before, containerId),
+    ]);
     if (cgroup === undefined) return false; // it ended already
     const record = repository.unmoved(before);
     if (record === undefined) return false; // it was told something else meanwhile
@@ -163,6 +182,7 @@ export function createStarter(options: StarterOptions): Starter {
         ...moved(record, { state: "RUNNING", ...why, containerId }),
         imageId: before.imageId,
         imageVolumes: before.imageVolumes,
+        ...(before.place === undefined ? {} : { place: before.place }),
         bootId: options.bootId,
         startedAtMs,
         // a pause interrupts a run, and does not end it
@@ -192,6 +212,8 @@ export function createStarter(options: StarterOptions): Starter {
     try {
       return await step();
     } catch (error) {
+      const tenant = repository.get(id)?.tenant;
+      if (tenant !== undefined) networks?.doubt(tenant);
       const reason = failureReason(error);
       if (reason === undefined || !isFinal(reason)) throw error;
       log.warn({ sandbox: id, reason, err: messageOf(error) }, "sandbox cannot run");
@@ -216,25 +238,29 @@ export function createStarter(options: StarterOptions): Starter {
           const accepted = repository.get(id);
           if (accepted?.wanted !== "RUNNING") return false;
           // the intent is on disk, the tenant held and the workspace there, before the engine is asked for anything that lasts
-          const [record, workspace] = await Promise.all([
+          const [record, workspace, place] = await Promise.all([
             existing === undefined ? withImage(accepted) : bound(accepted, existing),
             workspaceOf(accepted),
+            networks?.prepare(accepted),
             options.holdTenant(accepted.tenant),
             repository.durable(),
           ]);
+          const found = {
+            imageId: record.imageId,
+            imageVolumes: record.imageVolumes,
+            ...(place === undefined ? {} : { place }),
+          };
           const running = await slots.run(async () => {
             const now = repository.get(id);
             if (now?.wanted !== "RUNNING") return undefined;
-            const { imageId, imageVolumes } = record;
-            return launch({ ...now, imageId, imageVolumes }, existing, workspace, (made) => {
+            return launch({ ...now, ...found }, existing, workspace, (made) => {
               containerId = made;
             });
           });
           const started = repository.get(id);
           if (running === undefined || started?.wanted !== "RUNNING") return false;
-          const { imageId, imageVolumes } = record;
           return verified(
-            { ...started, imageId, imageVolumes },
+            { ...started, ...found },
             running.containerId,
             running.startedAtMs,
             progress,

@@ -90,6 +90,8 @@ export function failureReason(error: unknown): TransitionReason | undefined {
     ENGINE_FAILED: "START_FAILED",
     WORKSPACE_UNAVAILABLE: "WORKSPACE_UNAVAILABLE",
     WORKSPACE_NOT_FOUND: "WORKSPACE_UNAVAILABLE",
+    NETWORK_UNAVAILABLE: "NETWORK_UNAVAILABLE",
+    ADDRESS_EXHAUSTED: "NETWORK_UNAVAILABLE",
   };
   return reasons[error.reason];
 }

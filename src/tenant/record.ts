@@ -1,5 +1,6 @@
 // What is kept of a tenant: its name, its uid, and what it may have. Plain values, stored as JSON.
 
+import { noNetwork, type TenantNetwork } from "../network/policy.ts";
 import type { Resources } from "../sandbox/record.ts";
 
 /** What is summed over a tenant's sandboxes and workspaces, under the contract's names of it. */
@@ -40,6 +41,7 @@ export interface LimitRange {
 export interface TenantPolicy {
   readonly quota: Quota;
   readonly limitRange: LimitRange;
+  readonly network: TenantNetwork;
 }
 
 export interface TenantRecord {
@@ -53,4 +55,14 @@ export interface TenantRecord {
   readonly policy?: TenantPolicy;
   /** Whether it goes as soon as its last sandbox is gone. */
   readonly deleting?: true;
+}
+
+/** As earlier releases wrote them: without what they did not know. */
+type StoredRecord = Omit<TenantRecord, "policy"> & {
+  readonly policy?: Omit<TenantPolicy, "network"> & Partial<TenantPolicy>;
+};
+
+/** A record of this release from one of any release. */
+export function completedTenant({ policy, ...record }: StoredRecord): TenantRecord {
+  return policy === undefined ? record : { ...record, policy: { network: noNetwork, ...policy } };
 }

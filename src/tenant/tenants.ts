@@ -7,7 +7,7 @@ import { type Actor, actors } from "../sandbox/record.ts";
 import type { EventDocument, Repository } from "../sandbox/repository.ts";
 import type { Store, Transaction } from "../store/store.ts";
 import type { WorkspaceRepository } from "../workspace/repository.ts";
-import type { TenantPolicy, TenantRecord } from "./record.ts";
+import { completedTenant, type TenantPolicy, type TenantRecord } from "./record.ts";
 
 /** A tenant with the policy that is in effect. */
 export interface Tenant extends TenantRecord {
@@ -74,7 +74,7 @@ export function createTenants(options: TenantsOptions): Tenants {
   const records = new Map(
     store
       .tenantDocuments()
-      .map((document) => JSON.parse(document) as TenantRecord)
+      .map((document) => completedTenant(JSON.parse(document)))
       .map((record) => [record.name, record]),
   );
   const listeners = new Set<(name: string) => void>();

@@ -1,4 +1,4 @@
-// Connections to the toolbox of a sandbox, and to the keepers of its processes: found through a process of the container, started by the
+// Connections to the toolbox of a sandbox, to the keepers of its processes and to its forwarder: found through a process of the container, started by the
 // engine where none answers. What is found once is kept as long as the sandbox runs, so that a request costs one connection.
 
 import { closeSync } from "node:fs";
@@ -10,7 +10,7 @@ import { cgroupParentOf, type HostFacts } from "../sandbox/plan.ts";
 import type { SandboxRecord } from "../sandbox/record.ts";
 import type { Repository } from "../sandbox/repository.ts";
 import { orAborted } from "../waiting.ts";
-import { type Connection, connectionOver, type Link } from "./connection.ts";
+import { type Connection, connectionOver, type PortLink } from "./connection.ts";
 import { connectIn, openRunDirectory, type RunDirectory } from "./place.ts";
 import { frame, request } from "./protocol.ts";
 
@@ -23,11 +23,12 @@ export interface LinkOptions {
   readonly patienceMs?: number;
 }
 
-export interface ToolboxLink extends Link {
+export interface ToolboxLink extends PortLink {
   close(): void;
 }
 
 const serverSocket = "toolbox.sock";
+const forwarderSocket = "forward.sock";
 const program = "/.sandboxd/toolbox";
 const servedAt = `/.sandboxd/run/${serverSocket}`;
 
@@ -155,6 +156,16 @@ export function createLink(options: LinkOptions): ToolboxLink {
     }
   }
 
+  /** To a worker that stays, which says at once how it is. */
+  async function openStaying(id: string, name: string, { signal }: Waiting): Promise<Connection | undefined> {
+    signal?.throwIfAborted();
+    const reached = await reach(running(id), name);
+    if (reached === "absent") return undefined;
+    if (typeof reached === "string") throw silent(id, reached);
+    const refused = () => silent(id, "busy");
+    return patient(connectionOver(reached), { patienceMs, isServed: async () => false, refused });
+  }
+
   return {
     async open(id, waiting = {}) {
       const connection = connectionOver(await connectToServer(id, waiting));
@@ -164,17 +175,14 @@ export function createLink(options: LinkOptions): ToolboxLink {
         refused: () => silent(id, "busy"),
       });
     },
-    async openProcess(id, processId, { signal } = {}) {
-      signal?.throwIfAborted();
-      const record = running(id);
-      if (!/^[A-Za-z0-9._-]+$/.test(processId)) return undefined;
-      const reached = await reach(record, `p-${processId}.sock`);
-      if (reached === "absent") return undefined;
-      if (typeof reached === "string") throw silent(id, reached);
-      // a keeper says at once how its process is
-      const refused = () => silent(id, "busy");
-      return patient(connectionOver(reached), { patienceMs, isServed: async () => false, refused });
+    async openProcess(id, processId, waiting = {}) {
+      if (!/^[A-Za-z0-9._-]+$/.test(processId)) {
+        running(id);
+        return undefined;
+      }
+      return openStaying(id, `p-${processId}.sock`, waiting);
     },
+    openForwarder: (id, waiting = {}) => openStaying(id, forwarderSocket, waiting),
     close() {
       unsubscribe();
       for (const id of [...kept.keys()]) drop(id);

@@ -9,7 +9,7 @@ import { ensureBaseImage } from "../../tools/lib/image.mjs";
 /** The image that every test engine has. */
 export const baseImage = "sandboxd-base:latest";
 
-const { SANDBOXD_TEST_ENGINE: socketOfAll } = process.env;
+const { SANDBOXD_TEST_ENGINE: socketOfAll, SANDBOXD_TEST_ENGINE_PID: namespaceOfAll } = process.env;
 
 /** Why no test with an engine can run here; undefined when one can. For `test.skipIf`. */
 export const engineObstacle =
@@ -19,6 +19,17 @@ export const engineObstacle =
 export function sharedEngine(): string {
   if (socketOfAll === undefined) throw new Error(engineObstacle);
   return socketOfAll;
+}
+
+/** A process in the namespaces of the engine that all tests share. */
+export function engineNamespace(): number {
+  if (namespaceOfAll === undefined) throw new Error(engineObstacle);
+  return Number(namespaceOfAll);
+}
+
+/** What starts a program in the network of an engine, by a process there. Default: the engine that all tests share. */
+export function inNetworkOf(pid = engineNamespace()): readonly string[] {
+  return ["nsenter", `--net=/proc/${pid}/ns/net`];
 }
 
 let started = 0;

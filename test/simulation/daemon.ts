@@ -158,6 +158,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     capacity,
     tenants,
     workspaces: { assertMountable: () => undefined, all: () => [] },
+    networks: { assertUsable: () => undefined, choose: () => undefined, apply: async () => undefined },
     host: () => host.usable(),
     assertOpen: () => scheduling.assertSchedulable(),
     clock,

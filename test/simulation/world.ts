@@ -2,6 +2,7 @@
 // come to rest and the daemon was closed; and says what was violated first.
 
 import { SandboxdError } from "../../src/errors.ts";
+import { noNetwork } from "../../src/network/policy.ts";
 import { containerName } from "../../src/sandbox/plan.ts";
 import { noRange } from "../../src/tenant/limit-range.ts";
 import { caller, callVerbs, createCallers } from "./callers.ts";
@@ -232,7 +233,7 @@ export async function play(
           ...(memoryMiB === undefined ? {} : { memoryBytes: memoryMiB * 2 ** 20 }),
         };
         const { tenants } = lives.daemon() ?? {};
-        return void orRefused(() => tenants?.put(tenant, { quota, limitRange: noRange }));
+        return void orRefused(() => tenants?.put(tenant, { quota, limitRange: noRange, network: noNetwork }));
       }
       case "delete-tenant":
         ledger.tenancy.isDeletionAsked = true;

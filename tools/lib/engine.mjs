@@ -41,7 +41,7 @@ export async function findEngine() {
   return undefined;
 }
 
-/** Installs what a private engine is made of: engine, a user land for the base image, `ip` and `unshare`. */
+/** Installs what a private engine is made of: engine, a user land for the base image, `ip`, `nft` and `unshare`. */
 export async function installEngine({ log }) {
   if (process.getuid() !== 0) {
     throw new Advice(
@@ -50,7 +50,7 @@ export async function installEngine({ log }) {
   }
   const programs = ["/usr/sbin/dockerd", "/usr/bin/dockerd", "/usr/local/bin/dockerd"];
   const hasEngine = programs.some((program) => existsSync(program));
-  const names = [...(hasEngine ? [] : ["docker.io"]), "busybox-static", "iproute2", "util-linux"];
+  const names = [...(hasEngine ? [] : ["docker.io"]), "busybox-static", "iproute2", "nftables", "util-linux"];
   try {
     await installPackages(names, { log, why: "a private Docker engine" });
   } catch (error) {

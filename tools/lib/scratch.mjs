@@ -65,7 +65,7 @@ async function findGuest({ packages, environment, signal, log }) {
  * - `packages`: Debian packages that go with the engine and the guest.
  *
  * `runChild(command, args, environment)` resolves to the exit status. The child's TMPDIR is in the folder, and
- * SANDBOXD_TEST_ENGINE names the engine's socket.
+ * SANDBOXD_TEST_ENGINE names the engine's socket, SANDBOXD_TEST_ENGINE_PID a process in its namespaces.
  *
  * `prepareGuest()` finds the disks of a whole host, and resolves to why there are none, if so. For children that are run
  * after it, SANDBOXD_TEST_GUEST_IMAGE names the disks, and SANDBOXD_TEST_GUEST the folder in which the guest is to run;
@@ -107,7 +107,9 @@ export async function withScratch({ kind, engine: wish, packages = [], log }, bo
         env: {
           ...process.env,
           ...marked,
-          ...(engine ? { SANDBOXD_TEST_ENGINE: engine.socket } : {}),
+          ...(engine
+            ? { SANDBOXD_TEST_ENGINE: engine.socket, SANDBOXD_TEST_ENGINE_PID: `${engine.namespacePid}` }
+            : {}),
           ...(guest?.image ? guestEnvironment(guest.image, directory) : {}),
           ...environment,
         },

@@ -7,8 +7,12 @@ import { fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "../../buf/validate/validate_pb.ts";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { EgressPolicy, NetworkLimits, PortRange } from "./network_pb.ts";
+import { file_sandboxd_v1_network } from "./network_pb.ts";
 import type { Resources } from "./resources_pb.ts";
 import { file_sandboxd_v1_resources } from "./resources_pb.ts";
+import type { NetworkMode } from "./sandbox_pb.ts";
+import { file_sandboxd_v1_sandbox } from "./sandbox_pb.ts";
 import type { ResourceUsage } from "./stats_pb.ts";
 import { file_sandboxd_v1_stats } from "./stats_pb.ts";
 import type { Message } from "@bufbuild/protobuf";
@@ -17,7 +21,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file sandboxd/v1/tenant.proto.
  */
 export const file_sandboxd_v1_tenant: GenFile = /*@__PURE__*/
-  fileDesc("ChhzYW5kYm94ZC92MS90ZW5hbnQucHJvdG8SC3NhbmRib3hkLnYxIqgCCgZUZW5hbnQSDgoGdGVuYW50GAEgASgJEhIKCmdlbmVyYXRpb24YAiABKAMSLwoLY3JlYXRlX3RpbWUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3VwZGF0ZV90aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBInCgVxdW90YRgFIAEoCzIYLnNhbmRib3hkLnYxLlRlbmFudFF1b3RhEiwKC2xpbWl0X3JhbmdlGAYgASgLMhcuc2FuZGJveGQudjEuTGltaXRSYW5nZRIWCg5kZWZhdWx0X3BvbGljeRgHIAEoCBIpCgZzdGF0dXMYCCABKAsyGS5zYW5kYm94ZC52MS5UZW5hbnRTdGF0dXMi1AQKC1RlbmFudFF1b3RhEiMKCXNhbmRib3hlcxgBIAEoA0ILukgIIgYYoI0GKABIAIgBARIrChFydW5uaW5nX3NhbmRib3hlcxgCIAEoA0ILukgIIgYYoI0GKABIAYgBARIsChJjcHVfcmVxdWVzdF9taWxsaXMYAyABKANCC7pICCIGGIDAPigASAKIAQESJgoKY3B1X21pbGxpcxgEIAEoA0INukgKIggYgICk6AMoAEgDiAEBEjMKFG1lbW9yeV9yZXF1ZXN0X2J5dGVzGAUgASgDQhC6SA0iCxiAgICAgICAAigASASIAQESKwoMbWVtb3J5X2J5dGVzGAYgASgDQhC6SA0iCxiAgICAgICAAigASAWIAQESHwoEcGlkcxgHIAEoA0IMukgJIgcYgICAAigASAaIAQESJAoKd29ya3NwYWNlcxgIIAEoA0ILukgIIgYYoI0GKABIB4gBARIpCgpkaXNrX2J5dGVzGAkgASgDQhC6SA0iCxiAgICAgICAAigASAiIAQESIwoGaW5vZGVzGAogASgDQg66SAsiCRiAoJSljR0oAEgJiAEBQgwKCl9zYW5kYm94ZXNCFAoSX3J1bm5pbmdfc2FuZGJveGVzQhUKE19jcHVfcmVxdWVzdF9taWxsaXNCDQoLX2NwdV9taWxsaXNCFwoVX21lbW9yeV9yZXF1ZXN0X2J5dGVzQg8KDV9tZW1vcnlfYnl0ZXNCBwoFX3BpZHNCDQoLX3dvcmtzcGFjZXNCDQoLX2Rpc2tfYnl0ZXNCCQoHX2lub2RlcyLAAQoKTGltaXRSYW5nZRIjCgNtaW4YASABKAsyFi5zYW5kYm94ZC52MS5SZXNvdXJjZXMSIwoDbWF4GAIgASgLMhYuc2FuZGJveGQudjEuUmVzb3VyY2VzEicKB2RlZmF1bHQYAyABKAsyFi5zYW5kYm94ZC52MS5SZXNvdXJjZXMSPwoXbWF4X2xpbWl0X3JlcXVlc3RfcmF0aW8YBCABKAsyHi5zYW5kYm94ZC52MS5MaW1pdFJlcXVlc3RSYXRpbyJ/ChFMaW1pdFJlcXVlc3RSYXRpbxIpCgNjcHUYASABKAFCF7pIFBISGQAAAAAAavhAKQAAAAAAAPA/SACIAQESLAoGbWVtb3J5GAIgASgBQhe6SBQSEhkAAAAAAGr4QCkAAAAAAADwP0gBiAEBQgYKBF9jcHVCCQoHX21lbW9yeSLDAQoMVGVuYW50U3RhdHVzEgsKA3VpZBgBIAEoAxIqCghwcm9taXNlZBgCIAEoCzIYLnNhbmRib3hkLnYxLlRlbmFudFF1b3RhEhIKCm92ZXJfcXVvdGEYAyADKAkSKQoGY2dyb3VwGAQgASgLMhkuc2FuZGJveGQudjEuVGVuYW50Q2dyb3VwEhAKCGRlbGV0aW5nGAUgASgIEikKBXVzYWdlGAYgASgLMhouc2FuZGJveGQudjEuUmVzb3VyY2VVc2FnZSLoAQoMVGVuYW50Q2dyb3VwEg4KBnBhcmVudBgBIAEoCRIXCgpjcHVfbWlsbGlzGAIgASgDSACIAQESEgoKY3B1X3dlaWdodBgDIAEoAxIZCgxtZW1vcnlfYnl0ZXMYBCABKANIAYgBARIRCgRwaWRzGAUgASgDSAKIAQESFgoOY3B1X3VzYWdlX3VzZWMYBiABKAMSGQoRbWVtb3J5X3VzZWRfYnl0ZXMYByABKAMSEQoJcGlkc191c2VkGAggASgDQg0KC19jcHVfbWlsbGlzQg8KDV9tZW1vcnlfYnl0ZXNCBwoFX3BpZHNiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_timestamp, file_sandboxd_v1_resources, file_sandboxd_v1_stats]);
+  fileDesc("ChhzYW5kYm94ZC92MS90ZW5hbnQucHJvdG8SC3NhbmRib3hkLnYxItUCCgZUZW5hbnQSDgoGdGVuYW50GAEgASgJEhIKCmdlbmVyYXRpb24YAiABKAMSLwoLY3JlYXRlX3RpbWUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3VwZGF0ZV90aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBInCgVxdW90YRgFIAEoCzIYLnNhbmRib3hkLnYxLlRlbmFudFF1b3RhEiwKC2xpbWl0X3JhbmdlGAYgASgLMhcuc2FuZGJveGQudjEuTGltaXRSYW5nZRIWCg5kZWZhdWx0X3BvbGljeRgHIAEoCBIpCgZzdGF0dXMYCCABKAsyGS5zYW5kYm94ZC52MS5UZW5hbnRTdGF0dXMSKwoHbmV0d29yaxgJIAEoCzIaLnNhbmRib3hkLnYxLlRlbmFudE5ldHdvcmsi1AQKC1RlbmFudFF1b3RhEiMKCXNhbmRib3hlcxgBIAEoA0ILukgIIgYYoI0GKABIAIgBARIrChFydW5uaW5nX3NhbmRib3hlcxgCIAEoA0ILukgIIgYYoI0GKABIAYgBARIsChJjcHVfcmVxdWVzdF9taWxsaXMYAyABKANCC7pICCIGGIDAPigASAKIAQESJgoKY3B1X21pbGxpcxgEIAEoA0INukgKIggYgICk6AMoAEgDiAEBEjMKFG1lbW9yeV9yZXF1ZXN0X2J5dGVzGAUgASgDQhC6SA0iCxiAgICAgICAAigASASIAQESKwoMbWVtb3J5X2J5dGVzGAYgASgDQhC6SA0iCxiAgICAgICAAigASAWIAQESHwoEcGlkcxgHIAEoA0IMukgJIgcYgICAAigASAaIAQESJAoKd29ya3NwYWNlcxgIIAEoA0ILukgIIgYYoI0GKABIB4gBARIpCgpkaXNrX2J5dGVzGAkgASgDQhC6SA0iCxiAgICAgICAAigASAiIAQESIwoGaW5vZGVzGAogASgDQg66SAsiCRiAoJSljR0oAEgJiAEBQgwKCl9zYW5kYm94ZXNCFAoSX3J1bm5pbmdfc2FuZGJveGVzQhUKE19jcHVfcmVxdWVzdF9taWxsaXNCDQoLX2NwdV9taWxsaXNCFwoVX21lbW9yeV9yZXF1ZXN0X2J5dGVzQg8KDV9tZW1vcnlfYnl0ZXNCBwoFX3BpZHNCDQoLX3dvcmtzcGFjZXNCDQoLX2Rpc2tfYnl0ZXNCCQoHX2lub2RlcyLAAQoKTGltaXRSYW5nZRIjCgNtaW4YASABKAsyFi5zYW5kYm94ZC52MS5SZXNvdXJjZXMSIwoDbWF4GAIgASgLMhYuc2FuZGJveGQudjEuUmVzb3VyY2VzEicKB2RlZmF1bHQYAyABKAsyFi5zYW5kYm94ZC52MS5SZXNvdXJjZXMSPwoXbWF4X2xpbWl0X3JlcXVlc3RfcmF0aW8YBCABKAsyHi5zYW5kYm94ZC52MS5MaW1pdFJlcXVlc3RSYXRpbyJ/ChFMaW1pdFJlcXVlc3RSYXRpbxIpCgNjcHUYASABKAFCF7pIFBISGQAAAAAAavhAKQAAAAAAAPA/SACIAQESLAoGbWVtb3J5GAIgASgBQhe6SBQSEhkAAAAAAGr4QCkAAAAAAADwP0gBiAEBQgYKBF9jcHVCCQoHX21lbW9yeSKxAgoNVGVuYW50TmV0d29yaxI8CgVtb2RlcxgBIAMoDjIYLnNhbmRib3hkLnYxLk5ldHdvcmtNb2RlQhO6SBCSAQ0QAxgBIgeCAQQQASAAEhMKC2FsbG93X3BlZXJzGAIgASgIEikKBmVncmVzcxgDIAEoCzIZLnNhbmRib3hkLnYxLkVncmVzc1BvbGljeRI3Cg1mb3J3YXJkX3BvcnRzGAQgAygLMhYuc2FuZGJveGQudjEuUG9ydFJhbmdlQgi6SAWSAQIQQBIqCgZsaW1pdHMYBSABKAsyGi5zYW5kYm94ZC52MS5OZXR3b3JrTGltaXRzEj0KBXByb3h5GAYgASgJQi66SCtyKTInXihbYS16MC05XShbYS16MC05LV17MCw2MX1bYS16MC05XSk/KT8kIsMBCgxUZW5hbnRTdGF0dXMSCwoDdWlkGAEgASgDEioKCHByb21pc2VkGAIgASgLMhguc2FuZGJveGQudjEuVGVuYW50UXVvdGESEgoKb3Zlcl9xdW90YRgDIAMoCRIpCgZjZ3JvdXAYBCABKAsyGS5zYW5kYm94ZC52MS5UZW5hbnRDZ3JvdXASEAoIZGVsZXRpbmcYBSABKAgSKQoFdXNhZ2UYBiABKAsyGi5zYW5kYm94ZC52MS5SZXNvdXJjZVVzYWdlIugBCgxUZW5hbnRDZ3JvdXASDgoGcGFyZW50GAEgASgJEhcKCmNwdV9taWxsaXMYAiABKANIAIgBARISCgpjcHVfd2VpZ2h0GAMgASgDEhkKDG1lbW9yeV9ieXRlcxgEIAEoA0gBiAEBEhEKBHBpZHMYBSABKANIAogBARIWCg5jcHVfdXNhZ2VfdXNlYxgGIAEoAxIZChFtZW1vcnlfdXNlZF9ieXRlcxgHIAEoAxIRCglwaWRzX3VzZWQYCCABKANCDQoLX2NwdV9taWxsaXNCDwoNX21lbW9yeV9ieXRlc0IHCgVfcGlkc2IGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_timestamp, file_sandboxd_v1_network, file_sandboxd_v1_resources, file_sandboxd_v1_sandbox, file_sandboxd_v1_stats]);
 
 /**
  * An owner of sandboxes on this host, and what it may have of it.
@@ -68,7 +72,7 @@ export type Tenant = Message<"sandboxd.v1.Tenant"> & {
   limitRange?: LimitRange | undefined;
 
   /**
-   * Whether quota and limit_range are those that the host's configuration has for tenants that were never put. They then change with it.
+   * Whether quota, limit_range and network are those that the host's configuration has for tenants that were never put. They then change with it.
    *
    * @generated from field: bool default_policy = 7;
    */
@@ -80,6 +84,13 @@ export type Tenant = Message<"sandboxd.v1.Tenant"> & {
    * @generated from field: sandboxd.v1.TenantStatus status = 8;
    */
   status?: TenantStatus | undefined;
+
+  /**
+   * What its sandboxes may have of networks.
+   *
+   * @generated from field: sandboxd.v1.TenantNetwork network = 9;
+   */
+  network?: TenantNetwork | undefined;
 };
 
 /**
@@ -247,6 +258,63 @@ export const LimitRequestRatioSchema: GenMessage<LimitRequestRatio> = /*@__PURE_
   messageDesc(file_sandboxd_v1_tenant, 3);
 
 /**
+ * What the sandboxes of a tenant may have of networks.
+ *
+ * @generated from message sandboxd.v1.TenantNetwork
+ */
+export type TenantNetwork = Message<"sandboxd.v1.TenantNetwork"> & {
+  /**
+   * The modes that its sandboxes may have; NETWORK_MODE_NONE is always one of them. Default: NETWORK_MODE_NONE only.
+   *
+   * @generated from field: repeated sandboxd.v1.NetworkMode modes = 1;
+   */
+  modes: NetworkMode[];
+
+  /**
+   * Whether its sandboxes on this host reach each other. Default: false.
+   *
+   * @generated from field: bool allow_peers = 2;
+   */
+  allowPeers: boolean;
+
+  /**
+   * Where they may connect to. Default: every public address on TCP 443.
+   *
+   * @generated from field: sandboxd.v1.EgressPolicy egress = 3;
+   */
+  egress?: EgressPolicy | undefined;
+
+  /**
+   * Ports of its sandboxes that ForwardPort and previews may reach; of TCP. At most 64. Default: 8080.
+   *
+   * @generated from field: repeated sandboxd.v1.PortRange forward_ports = 4;
+   */
+  forwardPorts: PortRange[];
+
+  /**
+   * The most that each of its sandboxes may have; what a sandbox does not ask for less of, it gets. Default: no bound.
+   *
+   * @generated from field: sandboxd.v1.NetworkLimits limits = 5;
+   */
+  limits?: NetworkLimits | undefined;
+
+  /**
+   * A proxy of the host's configuration ([proxies.NAME]): its sandboxes get it in their environment (HTTP_PROXY, HTTPS_PROXY, NO_PROXY, in capitals and not), and their egress
+   * is that proxy and nothing else. Default: none.
+   *
+   * @generated from field: string proxy = 6;
+   */
+  proxy: string;
+};
+
+/**
+ * Describes the message sandboxd.v1.TenantNetwork.
+ * Use `create(TenantNetworkSchema)` to create a new message.
+ */
+export const TenantNetworkSchema: GenMessage<TenantNetwork> = /*@__PURE__*/
+  messageDesc(file_sandboxd_v1_tenant, 4);
+
+/**
  * What a tenant has now.
  *
  * @generated from message sandboxd.v1.TenantStatus
@@ -301,7 +369,7 @@ export type TenantStatus = Message<"sandboxd.v1.TenantStatus"> & {
  * Use `create(TenantStatusSchema)` to create a new message.
  */
 export const TenantStatusSchema: GenMessage<TenantStatus> = /*@__PURE__*/
-  messageDesc(file_sandboxd_v1_tenant, 4);
+  messageDesc(file_sandboxd_v1_tenant, 5);
 
 /**
  * The cgroup above all sandboxes of a tenant, as the kernel's own files tell of it.
@@ -372,5 +440,5 @@ export type TenantCgroup = Message<"sandboxd.v1.TenantCgroup"> & {
  * Use `create(TenantCgroupSchema)` to create a new message.
  */
 export const TenantCgroupSchema: GenMessage<TenantCgroup> = /*@__PURE__*/
-  messageDesc(file_sandboxd_v1_tenant, 5);
+  messageDesc(file_sandboxd_v1_tenant, 6);
 

@@ -1,4 +1,4 @@
-// Commands about the inside of a sandbox: processes and files.
+// Commands about the inside of a sandbox: processes, files and ports.
 
 import type { OptionSpecs } from "./arguments.ts";
 import { anyNumber, type CommandSpec } from "./command-spec.ts";
@@ -6,6 +6,7 @@ import { listOptions } from "./output.ts";
 
 const processes = "Processes";
 const files = "Files";
+const ports = "Ports";
 
 const starting = {
   env: { kind: "list", short: "e", value: "K=V", help: "Environment; K alone takes the value from here" },
@@ -109,5 +110,28 @@ export const insideCommands: Readonly<Record<string, CommandSpec>> = {
     options: {},
     words: [1, 1],
     load: async () => (await import("./commands/files.ts")).cat,
+  },
+  forward: {
+    group: ports,
+    usage: "[OPTIONS] SANDBOX [LOCAL:]PORT...",
+    summary: "Carry connections to ports here to ports of a sandbox, until interrupted",
+    details: 'LOCAL is the same port if it is left out, and any that is free if it is empty: ":8080".',
+    options: {
+      address: { kind: "value", value: "ADDRESS", help: "Where to listen; default: 127.0.0.1" },
+    },
+    words: [2, anyNumber],
+    load: async () => (await import("./commands/forward.ts")).forward,
+  },
+  open: {
+    group: ports,
+    usage: "[OPTIONS] SANDBOX PORT",
+    summary: "Print the address at which a browser reaches a port of a sandbox",
+    details: "Whoever has the address can use it until it expires, or the sandbox is started again.",
+    options: {
+      ttl: { kind: "value", value: "TIME", help: "For how long it is good, at most 24h; default: 1h" },
+      output: listOptions.output,
+    },
+    words: [2, 2],
+    load: async () => (await import("./commands/open.ts")).open,
   },
 };

@@ -22,6 +22,7 @@ const creation = {
   workdir: { kind: "value", short: "w", value: "DIR", help: "Where the command starts" },
   tmpfs: { kind: "list", value: "PATH:BYTES", help: "Directory in memory" },
   shared: { kind: "list", value: "NAME[:PATH]", help: "Directory that the host shares" },
+  network: { kind: "value", value: "MODE", help: "none, internal or egress; default: the template's" },
   volume: { kind: "list", short: "v", value: "NAME[:PATH[:ro]]", help: "Volume that the host declares" },
   ttl: { kind: "value", value: "TIME", help: "Delete it that long after its creation, as 1h" },
   "idle-timeout": { kind: "value", value: "TIME", help: "Delete it after so long without activity" },

@@ -3,7 +3,7 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import { RestartMode } from "../../../gen/sandboxd/v1/lifecycle_pb.ts";
-import type { SandboxSpecSchema } from "../../../gen/sandboxd/v1/sandbox_pb.ts";
+import { NetworkMode, type SandboxSpecSchema } from "../../../gen/sandboxd/v1/sandbox_pb.ts";
 import type { CreateSandboxRequestSchema } from "../../../gen/sandboxd/v1/sandbox_service_pb.ts";
 import { type Arguments, optionValue, pairsOf, UsageError } from "./arguments.ts";
 import { parseBytes, parseCount, parseCpuMillis, parseDurationMs } from "./units.ts";
@@ -18,6 +18,12 @@ const restartModes: Readonly<Record<string, RestartMode>> = {
   no: RestartMode.NEVER,
   "on-failure": RestartMode.ON_FAILURE,
   "unless-stopped": RestartMode.UNLESS_STOPPED,
+};
+
+const networkModes: Readonly<Record<string, NetworkMode>> = {
+  none: NetworkMode.NONE,
+  internal: NetworkMode.INTERNAL,
+  egress: NetworkMode.EGRESS,
 };
 
 /** @throws UsageError */
@@ -54,7 +60,11 @@ function specOf(args: Arguments, env: Env): Spec {
       ttl: given("ttl", parseDuration),
       idleTimeout: given("idle-timeout", parseDuration),
     }),
-    ...defined({ workspace: given("workspace", workspaceOf), restart: given("restart", restartOf) }),
+    ...defined({
+      workspace: given("workspace", workspaceOf),
+      restart: given("restart", restartOf),
+      networkMode: given("network", networkOf),
+    }),
     tmpfs: all("tmpfs", tmpfsOf),
     shared: all("shared", (text) => {
       const [name = "", path = ""] = text.split(":");
@@ -96,6 +106,13 @@ function tmpfsOf(text: string, option: string) {
   if (size === undefined || more.length > 0)
     throw new UsageError(`${option} ${JSON.stringify(text)}: expected PATH:BYTES, as /cache:64m`);
   return { path, sizeBytes: parseBytes(size, option) };
+}
+
+function networkOf(text: string, option: string): NetworkMode {
+  const mode = Object.hasOwn(networkModes, text) ? networkModes[text] : undefined;
+  if (mode === undefined)
+    throw new UsageError(`${option} ${JSON.stringify(text)}: expected none, internal or egress`);
+  return mode;
 }
 
 function restartOf(text: string, option: string) {

@@ -61,6 +61,17 @@ export function toolboxFinding({ version, problem }: ToolboxFacts): Finding {
       );
 }
 
+/** Whether sandboxes can have networks; `problem` is what is missing, or not held. */
+export function networkFinding(problem: string | undefined): Finding {
+  return problem === undefined
+    ? ok("networks", "sandboxes can have networks, and the kernel holds their rules")
+    : warning(
+        "networks",
+        `sandboxes cannot have a network: ${problem}`,
+        "mend it, if tenants are to have one; NETWORK_MODE_NONE needs nothing of it",
+      );
+}
+
 /** What of a host's workspaces the doctor is told. */
 export interface WorkspaceFacts {
   /** The backend that keeps new ones, or why there is none; undefined before it was looked for. */

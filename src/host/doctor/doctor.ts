@@ -16,6 +16,7 @@ import {
   groupFinding,
   type LogForwardingFacts,
   logForwardingFinding,
+  networkFinding,
   probeFinding,
   stateFinding,
   type ToolboxFacts,
@@ -34,6 +35,8 @@ export interface DoctorOptions {
   readonly workspaces: WorkspaceFacts;
   readonly logForwarding: LogForwardingFacts;
   readonly toolbox: ToolboxFacts;
+  /** Why sandboxes cannot have networks; undefined if they can. */
+  readonly networks: { problem(): Promise<string | undefined> };
   /** As it is now: a reload may have changed it. */
   readonly config: () => Config;
 }
@@ -62,7 +65,7 @@ export async function tellFindings(
 }
 
 export function createDoctor(options: DoctorOptions): Doctor {
-  const { runtime, host, groups, workspaces, toolbox, logForwarding, config } = options;
+  const { runtime, host, groups, workspaces, toolbox, logForwarding, networks, config } = options;
 
   async function ofEngine(options: Waiting): Promise<readonly Finding[]> {
     try {
@@ -82,11 +85,12 @@ export function createDoctor(options: DoctorOptions): Doctor {
   return {
     async examine(options = {}) {
       const { state, capacity, listen, scheduler, logs, workspaces: wanted } = config();
-      const [engine, stateDirectory, probe, spaces, certificates] = await Promise.all([
+      const [engine, stateDirectory, probe, spaces, network, certificates] = await Promise.all([
         ofEngine(options),
         stateFinding(state.directory, diskPatienceMs),
         probeFinding(),
         workspaceFinding(workspaces, wanted.backend),
+        networks.problem().then(networkFinding),
         certificateFindings(
           {
             "listen.tls.certificate": listen.tls.certificate,
@@ -111,6 +115,7 @@ export function createDoctor(options: DoctorOptions): Doctor {
         backupFinding(workspaces),
         logForwardingFinding(logForwarding),
         toolboxFinding(toolbox),
+        network,
         ...certificates,
       ];
     },

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { environmentName, leavesOf } from "../../../src/config/given.ts";
 import { literal } from "../../../src/config/literal.ts";
+import { limitsSection } from "../../../src/config/network.ts";
 import { blockIoBounds, resourceBounds } from "../../../src/config/resource.ts";
 import { schema } from "../../../src/config/schema.ts";
 import { quotaSection } from "../../../src/config/tenant.ts";
@@ -14,7 +15,8 @@ const root = join(import.meta.dirname, "../../..");
 const read = (path: string) => readFileSync(join(root, path), "utf8");
 
 const templateLeaves = leavesOf(schema.fields.templates.item.fields, ["templates", "shell"]);
-const leaves = [...leavesOf(schema.fields, []), ...templateLeaves];
+const proxyLeaves = leavesOf(schema.fields.proxies.item.fields, ["proxies", "web"]);
+const leaves = [...leavesOf(schema.fields, []), ...templateLeaves, ...proxyLeaves];
 
 describe("the example file", () => {
   const example = read("systemd/sandboxd.toml");
@@ -61,6 +63,7 @@ describe("the example file", () => {
       "images.allow",
       "templates.shell.env",
       "templates.shell.labels",
+      "templates.shell.network_mode",
     ];
     const loaded = load(uncommented(), { dev: true });
     if ("errors" in loaded) throw new Error("invalid");
@@ -110,6 +113,11 @@ test("bounds and names of resources are the contract's", () => {
     { min, max },
   ]);
   const quota = read("proto/sandboxd/v1/tenant.proto");
+  const traffic = [...read("proto/sandboxd/v1/network.proto").matchAll(fields)].map(
+    ([, name, min, max]) => [name, `${min} to ${max}`] as const,
+  );
+  const { fields: trafficKeys } = limitsSection("");
+  expect(Object.entries(trafficKeys).map(([key, { allowed }]) => [key, inBytes(allowed)])).toEqual(traffic);
   const ofQuota = [...quota.matchAll(fields)].map(
     ([, name, min, max]) => [name, `${min} to ${max}`] as const,
   );

@@ -35,6 +35,8 @@ test("what needs a restart stays as it runs; the rest is as it was read", () => 
   const read = load(
     ...["capacity.cpu_overcommit=3", "images.pull=never", "images.allow=busybox:1", "defaults.pids=77"],
     ...["limits.max.pids=99", "templates.shell.image=busybox:1"],
+    ...["network.allow_private=10.1.0.0/16", "network.resolvers=10.0.0.53", "network.subnet_prefix=24"],
+    "proxies.web.address=10.0.0.5:3128",
   ).config;
   expect(reloaded(running, read)).toEqual({
     ...running,
@@ -42,6 +44,9 @@ test("what needs a restart stays as it runs; the rest is as it was read", () => 
     defaults: read.defaults,
     limits: read.limits,
     templates: read.templates,
+    network: { ...running.network, allowPrivate: ["10.1.0.0/16"], resolvers: ["10.0.0.53"] },
+    proxies: { web: { address: { address: "10.0.0.5", port: 3128 }, noProxy: [] } },
   });
+  expect(reloaded(running, read).network.subnetPrefix).toBe(25);
   expect(reloaded(running, read).capacity.cpuOvercommit).toBe(2);
 });

@@ -53,3 +53,24 @@ test("a workspace that is nearly full is told with figures, by bytes or by files
   };
   expect(explain(recordOf(), around).findings.map(({ kind }) => kind)).not.toContain("workspace_full");
 });
+
+const noDenials = {
+  ...{ policy: 0, host: 0, peer: 0, spoofed: 0, connections: 0, packets: 0, queriesRefused: 0 },
+};
+
+test.each([
+  ["nothing was refused", { enforced: true, denials: noDenials }, []],
+  [
+    "something was refused",
+    { enforced: true, denials: { ...noDenials, policy: 3, host: 1 } },
+    ["network_denied"],
+  ],
+  ["its rules do not hold", { enforced: false, denials: noDenials }, ["network_cut_off"]],
+])("what its network does not let through is told, with figures: %s", (_, network, kinds) => {
+  const { findings } = explain(recordOf(), { nowMs: 0, hostProblems: [], network });
+  expect(findings.map(({ kind }) => kind)).toEqual(kinds);
+  for (const { message } of findings) {
+    if (network.denials.policy > 0)
+      expect(message).toMatch(/3 packets to addresses.*, 1 packets to this host/);
+  }
+});

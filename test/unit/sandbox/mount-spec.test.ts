@@ -3,6 +3,7 @@ import { describe, expect, test } from "vitest";
 import { SandboxSpecSchema } from "../../../gen/sandboxd/v1/sandbox_pb.ts";
 import { mountRequestOf, mountsOf } from "../../../src/api/mount-codec.ts";
 import type { SandboxdError } from "../../../src/errors.ts";
+import { noNetwork } from "../../../src/network/policy.ts";
 import type { MountRequest } from "../../../src/sandbox/mount-spec.ts";
 import { effectiveSpec, type SpecRequest } from "../../../src/sandbox/spec.ts";
 import { noRange } from "../../../src/tenant/limit-range.ts";
@@ -50,7 +51,11 @@ const request: SpecRequest = {
 };
 
 const effective = (mounts: MountRequest, template = "") =>
-  effectiveSpec({ ...request, ...mounts, template }, configOf(toml), { tenant: "acme", limitRange: noRange });
+  effectiveSpec({ ...request, ...mounts, template }, configOf(toml), {
+    tenant: "acme",
+    limitRange: noRange,
+    network: noNetwork,
+  });
 
 function violationsOf(mounts: MountRequest): readonly string[] {
   try {

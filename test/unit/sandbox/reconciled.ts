@@ -153,6 +153,7 @@ export function reconciled(records: readonly SandboxRecord[] = [recordOf()]) {
     host: () => ({ hostId, cgroupParent: "/p", cgroupVersion: 2, possibleCpus: 4, blockDevice: undefined }),
     tenants,
     workspaces: { assertMountable: () => undefined, all: () => [] },
+    networks: { assertUsable: () => undefined, choose: () => undefined, apply: async () => undefined },
     assertOpen: () => undefined,
     clock,
     labels,

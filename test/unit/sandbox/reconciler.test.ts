@@ -324,3 +324,28 @@ test("what was pulled is found, also while others look for the same image", asyn
   expect(repository.get("one")?.state).toBe("RUNNING");
   expect(repository.get("two")?.state).toBe("RUNNING");
 });
+
+describe("a start", () => {
+  test("compares with the plan that the container was made from, or with that of what was changed meanwhile", async () => {
+    const { engine, repository, reconciler } = reconciled([pending, recordOf({ ...pending, id: "two" })]);
+    const made: unknown[] = [];
+    const compared: unknown[] = [];
+    const { create } = engine;
+    engine.create = async (plan) => {
+      made.push(plan);
+      const two = repository.get("two");
+      if (made.length === 2 && two !== undefined)
+        repository.put({ ...two, toolbox: undefined, tenant: "another" } as typeof two, "SANDBOX_UPDATED");
+      return create(plan);
+    };
+    engine.compare = async (...[, plan]: readonly unknown[]) => void compared.push(plan);
+    for (const id of ["one", "two"]) {
+      reconciler.kick(id);
+      await reconciler.idle();
+    }
+    expect(compared[0]).toBe(made[0]);
+    expect(compared[1]).toMatchObject({
+      labels: { "sandboxd.record": expect.stringContaining('"another"') },
+    });
+  });
+});

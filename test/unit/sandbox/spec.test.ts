@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { SandboxdError } from "../../../src/errors.ts";
+import { noNetwork } from "../../../src/network/policy.ts";
 import type { Resources } from "../../../src/sandbox/record.ts";
 import {
   changedResources,
@@ -37,7 +38,7 @@ const toml = `
   image = "busybox"
 `;
 
-const anyone = { tenant: "acme", limitRange: noRange };
+const anyone = { tenant: "acme", limitRange: noRange, network: noNetwork };
 
 const empty: SpecRequest = {
   template: "",

@@ -2,6 +2,7 @@
 
 import { describe, expect, onTestFinished, test, vi } from "vitest";
 import type { GroupLimits } from "../../../src/engine/parent-cgroup.ts";
+import { noNetwork } from "../../../src/network/policy.ts";
 import { createLog } from "../../../src/observe/log.ts";
 import type { Resources, SandboxRecord } from "../../../src/sandbox/record.ts";
 import { createRepository } from "../../../src/sandbox/repository.ts";
@@ -18,7 +19,7 @@ const tenantOf = (name: string, uid: number, quota: Quota = {}): Tenant => ({
   generation: 1,
   createdAtMs: 0,
   updatedAtMs: 0,
-  policy: { quota, limitRange: noRange },
+  policy: { quota, limitRange: noRange, network: noNetwork },
   isDefault: false,
 });
 

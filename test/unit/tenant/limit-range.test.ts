@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { SandboxdError } from "../../../src/errors.ts";
+import { noNetwork } from "../../../src/network/policy.ts";
 import type { Resources } from "../../../src/sandbox/record.ts";
 import { changedResources, effectiveSpec, type SpecRequest } from "../../../src/sandbox/spec.ts";
 import { noRange, rangeViolations } from "../../../src/tenant/limit-range.ts";
@@ -34,6 +35,7 @@ const under = (range: Partial<LimitRange>, asked: Partial<Resources> = {}, templ
   effectiveSpec({ ...request, template, resources: asked }, rulesOf(), {
     tenant: "acme",
     limitRange: { ...noRange, ...range },
+    network: noNetwork,
   }).resources;
 
 /** The refusal; fails if there is none. */

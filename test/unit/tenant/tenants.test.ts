@@ -1,4 +1,5 @@
 import { describe, expect, onTestFinished, test, vi } from "vitest";
+import { noNetwork } from "../../../src/network/policy.ts";
 import { createLog } from "../../../src/observe/log.ts";
 import { actors } from "../../../src/sandbox/record.ts";
 import { createRepository } from "../../../src/sandbox/repository.ts";
@@ -9,7 +10,11 @@ import { createTenants, type Tenant, type TenantRules } from "../../../src/tenan
 import { createWorkspaceRepository } from "../../../src/workspace/repository.ts";
 import { recordOf, temporaryStore } from "../sandbox/fixture.ts";
 
-const policyOf = (quota: TenantPolicy["quota"]): TenantPolicy => ({ quota, limitRange: noRange });
+const policyOf = (quota: TenantPolicy["quota"]): TenantPolicy => ({
+  quota,
+  limitRange: noRange,
+  network: noNetwork,
+});
 const defaultPolicy = policyOf({ sandboxes: 7 });
 
 /** Tenants over a store; opened again over the same one, it is the next life of the daemon. */

@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { onTestFinished } from "vitest";
 import { SandboxdError } from "../../../src/errors.ts";
+import { noNetwork } from "../../../src/network/policy.ts";
 import { createLog } from "../../../src/observe/log.ts";
 import { holdsCapacity } from "../../../src/sandbox/record.ts";
 import { createRepository } from "../../../src/sandbox/repository.ts";
@@ -124,7 +125,7 @@ export function workspaced({
   const log = createLog({ level: "fatal" });
   const repository = createWorkspaceRepository(store);
   const sandboxes = createRepository(store);
-  const policy = { quota, limitRange: noRange };
+  const policy = { quota, limitRange: noRange, network: noNetwork };
   const tenants = createTenants({
     store,
     repository: sandboxes,

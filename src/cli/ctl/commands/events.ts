@@ -3,6 +3,7 @@
 import { type Event, EventSchema, EventType } from "../../../../gen/sandboxd/v1/event_pb.ts";
 import { EventService } from "../../../../gen/sandboxd/v1/event_service_pb.ts";
 import { HostConditionType } from "../../../../gen/sandboxd/v1/host_pb.ts";
+import { type NetworkDenial, NetworkProtocol } from "../../../../gen/sandboxd/v1/network_pb.ts";
 import { SandboxState, TransitionReason } from "../../../../gen/sandboxd/v1/sandbox_pb.ts";
 import { optionValue } from "../arguments.ts";
 import type { Command, Context } from "../context.ts";
@@ -76,7 +77,8 @@ function lineOf(event: Event): string {
   return printable(`${timeText(time)} ${sequence} ${name} ${facts.join(" ")}`.trimEnd());
 }
 
-function detailsOf({ type, sandbox, condition, schedule, workspace, snapshot }: Event): readonly string[] {
+function detailsOf(event: Event): readonly string[] {
+  const { type, sandbox, condition, schedule, workspace, snapshot, networkDenials } = event;
   const transition = sandbox?.status?.transition;
   return [
     ...(type === EventType.SANDBOX_STATE_CHANGED && transition !== undefined
@@ -94,5 +96,14 @@ function detailsOf({ type, sandbox, condition, schedule, workspace, snapshot }: 
       : [schedule.schedulable ? "schedulable" : `cordoned ${schedule.reason}`.trim()]),
     ...(workspace === undefined ? [] : [`workspace=${workspace.workspaceId}`]),
     ...(snapshot === undefined ? [] : [`snapshot=${snapshot.snapshotId}`]),
+    ...networkDenials.map(denialText),
   ];
+}
+
+/** "policy: 192.0.2.1:22/tcp", "name: example.com (3 times)". */
+function denialText({ reason, destination, protocol, count }: NetworkDenial): string {
+  const suffix =
+    protocol === NetworkProtocol.UNSPECIFIED ? "" : `/${NetworkProtocol[protocol].toLowerCase()}`;
+  const times = count > 1n ? ` (${count} times)` : "";
+  return `${reason}: ${destination}${suffix}${times}`;
 }

@@ -1,11 +1,17 @@
 // sandboxctl tenants
 
-import { type Tenant, type TenantQuota, TenantSchema } from "../../../../gen/sandboxd/v1/tenant_pb.ts";
+import { NetworkMode } from "../../../../gen/sandboxd/v1/sandbox_pb.ts";
+import {
+  type Tenant,
+  type TenantNetwork,
+  type TenantQuota,
+  TenantSchema,
+} from "../../../../gen/sandboxd/v1/tenant_pb.ts";
 import { TenantService } from "../../../../gen/sandboxd/v1/tenant_service_pb.ts";
 import { type Command, CommandFailed } from "../context.ts";
 import { forEach } from "../each.ts";
 import { askedFor } from "../get.ts";
-import { allPages, jsonArray, printList } from "../output.ts";
+import { allPages, jsonArray, printList, wordsOf } from "../output.ts";
 import { bytesText, cpusText } from "../units.ts";
 
 const pageSize = 500;
@@ -30,13 +36,13 @@ export const tenants: Command = async (context, args) => {
     schema: TenantSchema,
     items,
     id: ({ tenant }) => tenant,
-    titles: ["TENANT", "UID", "SANDBOXES", "RUNNING", "CPUS", "MEMORY", "WORKSPACES", "DISK"],
+    titles: ["TENANT", "UID", "SANDBOXES", "RUNNING", "CPUS", "MEMORY", "WORKSPACES", "DISK", "NETWORK"],
     row: rowOf,
   });
   return 0;
 };
 
-function rowOf({ tenant, quota, status }: Tenant): readonly string[] {
+function rowOf({ tenant, quota, status, network }: Tenant): readonly string[] {
   const promised = status?.promised;
   const of = (field: keyof TenantQuota & ("sandboxes" | "runningSandboxes" | "workspaces")) =>
     share(promised?.[field], quota?.[field], String);
@@ -49,7 +55,19 @@ function rowOf({ tenant, quota, status }: Tenant): readonly string[] {
     share(promised?.memoryBytes, quota?.memoryBytes, bytesText),
     of("workspaces"),
     share(promised?.diskBytes, quota?.diskBytes, bytesText),
+    networkText(network),
   ];
+}
+
+/** "none", "internal, egress, peers", "egress by proxy web". */
+function networkText(network: TenantNetwork | undefined): string {
+  const { modes = [], allowPeers = false, proxy = "" } = network ?? {};
+  const connected = modes.filter((mode) => mode !== NetworkMode.NONE);
+  if (connected.length === 0) return "none";
+  const words = connected.map((mode) =>
+    mode === NetworkMode.EGRESS && proxy !== "" ? `egress by proxy ${proxy}` : wordsOf(NetworkMode[mode]),
+  );
+  return [...words, ...(allowPeers ? ["peers"] : [])].join(", ");
 }
 
 /** What is promised, and of how much where that is bounded. */

@@ -1,0 +1,287 @@
+// The two tables: their rules are the same whatever they hold, and the kernel looks up in their sets whose a packet is and what is
+// allowed to it.
+
+import { fenceMark } from "./fence.ts";
+import { type Refusal, refusals } from "./rules.ts";
+
+/** Sets that packets and answers of the resolver fill. */
+export const livingSets = ["denied", "sampled", "tried", "learned", "asking"] as const;
+
+/** How long what was refused is counted on after the last packet. Seconds. */
+const countedSeconds = 600;
+/** How long a destination is kept as a sample. Seconds. */
+export const sampleSeconds = 15;
+/** What the set of learned addresses can hold, expired ones among them. */
+const mostLearned = 262_144;
+
+/** A chain that holds nothing: that it is written to tells that a transaction is in the kernel. */
+export const signalChain = "signal";
+
+/** Marks the packet with the reason, and goes to what counts and drops it. */
+const refuse = (reason: Refusal) => `meta mark set ${refusals[reason]} goto refuse`;
+
+/** Packets have the number of their sandbox's policy as their mark while they are judged, and 0 if they have no sandbox. */
+const markOfSource = "meta mark set iifname . ip saddr map @sandboxes";
+const markOfDestination = "meta mark set oifname . ip daddr map @sandboxes";
+
+/**
+ * Bridges of sandboxes, of this daemon or another, known to the tables or not yet. Other networks of the host may be in a pool too: they have
+ * the mark, so that the fence is not theirs.
+ */
+const ownBridges = "sbx*";
+
+const toResolver = "iifname . ip daddr @gateways meta l4proto { tcp, udp } th dport 53";
+
+/** `questionsPerSecond`: packets of one sandbox that reach the resolver at all. Each costs the daemon some 10 µs even if it is not answered. */
+export function inetTable(table: string, questionsPerSecond: number): string {
+  return `table inet ${table} {
+  set bridges {
+    type ifname
+  }
+  map sandboxes {
+    type ifname . ipv4_addr : mark
+  }
+  set gateways {
+    type ifname . ipv4_addr
+  }
+  set peers {
+    type ifname . ifname
+  }
+  set pools {
+    type ipv4_addr
+    flags interval
+  }
+  set reserved {
+    type ipv4_addr
+    flags interval
+  }
+  set packets {
+    type ifname . ipv4_addr
+    flags dynamic
+  }
+  set rates {
+    type ifname . ipv4_addr
+    flags dynamic
+  }
+  set connections {
+    type ifname . ipv4_addr
+    flags dynamic
+  }
+  set ports {
+    type mark . inet_proto . inet_service
+    flags interval
+  }
+  set allowed {
+    type mark . ipv4_addr
+    flags interval
+  }
+  set refused {
+    type mark . ipv4_addr
+    flags interval
+  }
+  set public {
+    type mark
+  }
+  set proxied {
+    type mark
+  }
+  set heirs {
+    type mark . mark
+  }
+  set learned {
+    type mark . ipv4_addr
+    flags timeout
+    size ${mostLearned}
+  }
+  set denied {
+    type ether_addr . mark
+    flags dynamic,timeout
+    timeout ${countedSeconds}s
+    size 65535
+    counter
+  }
+  set asking {
+    type ifname . ipv4_addr
+    flags dynamic,timeout
+    timeout 60s
+    size 65535
+  }
+  set sampled {
+    type ether_addr
+    flags dynamic,timeout
+    timeout 10s
+    size 65535
+  }
+  set tried {
+    type ether_addr . ipv4_addr . inet_proto . inet_service . mark
+    flags dynamic,timeout
+    timeout ${sampleSeconds}s
+    size 16384
+  }
+  chain ${signalChain} {
+  }
+  chain refuse {
+    update @denied { ether saddr . meta mark counter }
+    add @sampled { ether saddr limit rate 1/second burst 1 packets } add @tried { ether saddr . ip daddr . meta l4proto . th dport . meta mark }
+    drop
+  }
+  chain early {
+    type filter hook prerouting priority raw; policy accept;
+    iifname @bridges jump sent
+    iifname != "${ownBridges}" ip saddr @pools meta mark set meta mark | ${fenceMark}
+  }
+  chain sent {
+    meta nfproto != ipv4 drop
+    meta mark set 0
+    ${markOfSource}
+    meta mark 0 ${refuse("spoofed")}
+    iifname . ip saddr @packets ${refuse("packets")}
+    fib daddr type { broadcast, anycast, multicast } drop
+    ${toResolver} update @asking { iifname . ip saddr limit rate over ${questionsPerSecond}/second burst ${2 * questionsPerSecond} packets } ${refuse("packets")}
+    ${toResolver} notrack
+    meta mark set ${fenceMark}
+  }
+  chain prerouting {
+    type filter hook prerouting priority mangle - 10; policy accept;
+    iifname @bridges fib daddr type local jump host
+  }
+  chain returning {
+    type filter hook prerouting priority dstnat + 10; policy accept;
+    iifname != @bridges ip daddr @pools meta mark set meta mark | ${fenceMark}
+  }
+  chain input {
+    type filter hook input priority filter - 10; policy accept;
+    iifname @bridges jump host
+  }
+  chain host {
+    ${toResolver} accept
+    ct direction reply ct state { established, related } accept
+    meta mark set 0
+    ${markOfSource}
+    meta mark @proxied meta mark . meta l4proto . th dport @ports meta mark . ip daddr @allowed meta mark set ${fenceMark} accept
+    ${refuse("host")}
+  }
+  chain output {
+    type filter hook output priority raw; policy accept;
+    oifname . ip saddr @gateways meta l4proto { tcp, udp } th sport 53 notrack
+  }
+  chain forward {
+    type filter hook forward priority filter - 10; policy accept;
+    iifname . oifname @peers accept
+    iifname @bridges goto out
+    oifname @bridges goto back
+  }
+  chain out {
+    oifname @bridges ${refuse("peer")}
+    ip daddr @pools ${refuse("peer")}
+    ct state invalid drop
+    meta mark set 0
+    ${markOfSource}
+    meta mark . ip daddr @refused ${refuse("policy")}
+    meta mark . meta l4proto . th dport @ports jump reach
+    ct state related meta l4proto icmp drop
+    ${refuse("policy")}
+  }
+  chain reach {
+    meta mark . ip daddr @allowed goto admit
+    ct state established ct mark . meta mark @heirs goto admit
+    ip daddr @reserved return
+    meta mark @public goto admit
+    meta mark . ip daddr @learned ct mark set meta mark goto admit
+  }
+  chain admit {
+    ct state new iifname . ip saddr @rates ${refuse("connections")}
+    ct state new iifname . ip saddr @connections ${refuse("connections")}
+    meta mark set ${fenceMark}
+    accept
+  }
+  chain back {
+    ct direction reply ct state related icmp type { destination-unreachable, time-exceeded, parameter-problem } accept
+    ct direction original drop
+    ct state != established drop
+    meta mark set 0
+    ${markOfDestination}
+    meta mark . ip saddr @refused drop
+    meta mark . meta l4proto . th sport @ports jump answer
+    drop
+  }
+  chain answer {
+    meta mark . ip saddr @allowed goto deliver
+    ct mark . meta mark @heirs goto deliver
+    ip saddr @reserved return
+    meta mark @public goto deliver
+    meta mark . ip saddr @learned goto deliver
+  }
+  chain deliver {
+    meta mark set 0
+    accept
+  }
+  chain postrouting {
+    type nat hook postrouting priority srcnat; policy accept;
+    iifname @bridges oifname != @bridges masquerade
+  }
+}`;
+}
+
+/** Between ports of one bridge, frames do not pass the other table. */
+export function bridgeTable(table: string): string {
+  return `table bridge ${table} {
+  set macs {
+    type ether_addr
+    flags interval
+  }
+  set places {
+    type ether_addr . ipv4_addr
+  }
+  set gateways {
+    type ipv4_addr
+  }
+  set peers {
+    type ether_addr
+    flags interval
+  }
+  set denied {
+    type ether_addr . mark
+    flags dynamic,timeout
+    timeout ${countedSeconds}s
+    size 65535
+    counter
+  }
+  set sampled {
+    type ether_addr
+    flags dynamic,timeout
+    timeout 10s
+    size 65535
+  }
+  set tried {
+    type ether_addr . ipv4_addr
+    flags dynamic,timeout
+    timeout ${sampleSeconds}s
+    size 16384
+  }
+  chain refuse {
+    update @denied { ether saddr . meta mark counter }
+    add @sampled { ether saddr limit rate 1/second burst 1 packets } add @tried { ether saddr . arp daddr ip }
+    drop
+  }
+  chain prerouting {
+    type filter hook prerouting priority -300; policy accept;
+    ether type arp meta mark set meta mark | ${fenceMark}
+    ether saddr @macs jump sent
+  }
+  chain sent {
+    ether type != { ip, arp } drop
+    ether saddr . ip saddr != @places ${refuse("spoofed")}
+    arp saddr ether . arp saddr ip != @places ${refuse("spoofed")}
+    ether saddr @peers accept
+    ether daddr @macs ${refuse("peer")}
+    arp operation request arp daddr ip != @gateways ${refuse("peer")}
+  }
+  chain forward {
+    type filter hook forward priority -300; policy accept;
+    ether saddr @peers accept
+    ether saddr @macs drop
+    ether daddr @macs drop
+  }
+}`;
+}
