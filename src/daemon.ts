@@ -4,6 +4,7 @@
 import { EventService } from "../gen/sandboxd/v1/event_service_pb.ts";
 import { FilesystemService } from "../gen/sandboxd/v1/filesystem_service_pb.ts";
 import { HostService } from "../gen/sandboxd/v1/host_service_pb.ts";
+import { PortService } from "../gen/sandboxd/v1/port_service_pb.ts";
 import { ProcessService } from "../gen/sandboxd/v1/process_service_pb.ts";
 import { SandboxService } from "../gen/sandboxd/v1/sandbox_service_pb.ts";
 import { TenantService } from "../gen/sandboxd/v1/tenant_service_pb.ts";
@@ -12,6 +13,7 @@ import { createHealthRegistry } from "./api/health.ts";
 import { createStatsFeed } from "./api/stats-feed.ts";
 import { createTerms } from "./api/uplink-source.ts";
 import type { Config } from "./config/config.ts";
+import { hostRulesOf } from "./config/network-values.ts";
 import { reloaded } from "./config/reload.ts";
 import { createDaemonApi } from "./daemon-api.ts";
 import { listenersOf, longestStepMs, samplingOf, timeoutsOf } from "./daemon-config.ts";
@@ -19,6 +21,8 @@ import { createHostCare } from "./daemon-host.ts";
 import { createInside, prepareToolbox } from "./daemon-inside.ts";
 import { createLogShipping } from "./daemon-logs.ts";
 import { meterState } from "./daemon-metrics.ts";
+import { createNetworking } from "./daemon-network.ts";
+import { createPortParts } from "./daemon-ports.ts";
 import { createTenancy } from "./daemon-tenants.ts";
 import { startUplink } from "./daemon-uplink.ts";
 import { createVitals } from "./daemon-vitals.ts";
@@ -149,11 +153,18 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
       deleteSandbox: (id, actor) => void manager.delete(id, { actor }).catch(() => undefined),
       workspaceRepository,
       deleteWorkspace: (id) => void parts.workspaces.delete(id).catch(() => undefined),
+      holdNetworks: ({ name, policy }) => networking.networks.hold(name, policy.network),
       registry,
       log,
     });
     closers.push(() => tenancy.close());
     const { tenants, groups, metering } = tenancy;
+    const networking = createNetworking({
+      config,
+      currentConfig: () => current,
+      ...{ hostId, host, runtime, repository, tenants, registry, log },
+    });
+    closers.push(() => networking.close());
     const parts = createWorkspaceParts({
       config,
       currentConfig: () => current,
@@ -207,6 +218,7 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
       concurrentStarts: config.capacity.concurrentStarts,
       holdTenant: groups.ensure,
       workspace: parts.workspaces.ready,
+      networks: networking.networks,
       log: log.child("reconciler"),
     });
     closers.push(() => reconciler.close());
@@ -261,8 +273,10 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
       log: log.child("engine"),
     });
     const tellHealth = () => health.set(SandboxService.typeName, host.isUsable() ? "SERVING" : "NOT_SERVING");
+    await networking.hold();
     await engineWatch.start();
     closers.push(() => engineWatch.close());
+    await networking.recover();
     // what was lost is rebuilt by now, if the engine told of it
     if (host.isUsable()) toolbox.tidy((version) => repository.all().some((one) => one.toolbox === version));
     health.set("", "SERVING");
@@ -272,6 +286,7 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
     health.set(WorkspaceService.typeName, "SERVING");
     health.set(ProcessService.typeName, "SERVING");
     health.set(FilesystemService.typeName, "SERVING");
+    health.set(PortService.typeName, "SERVING");
     tellHealth();
     closers.push(host.subscribe(tellHealth));
 
@@ -292,8 +307,15 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
     });
     closers.push(() => inside.close());
     inside.processes.recover();
+    const portParts = createPortParts({
+      ...{ config, key, repository, log },
+      link: inside.link,
+      allowedPorts: (tenant) => tenants.policyOf(tenant).network.forwardPorts,
+      attach: vitals.attach,
+    });
+    closers.push(() => portParts.close());
     const doctor = createDoctor({
-      ...{ runtime, host, groups, workspaces: parts, toolbox, logForwarding: shipping },
+      ...{ runtime, host, groups, workspaces: parts, toolbox, logForwarding: shipping, networks: networking },
       config: () => current,
     });
     const terms = createTerms(store);
@@ -305,6 +327,7 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
       capacity: host.capacity,
       tenants,
       workspaces: parts.workspaces,
+      networks: networking.networks,
       host: () => host.usable(),
       assertOpen: () => care.assertOpen(),
       clock,
@@ -321,6 +344,9 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
       tenancy,
       parts,
       inside,
+      portParts,
+      networking,
+      hostRules: () => hostRulesOf(current),
       view,
       feed,
       doctor,
@@ -334,6 +360,7 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
       const { address } = await server.listen(listener);
       log.info({ address }, "listening");
     }
+    await portParts.listen();
     if (config.metrics.address !== undefined) {
       const listener = await createMetricsListener({
         address: config.metrics.address,
@@ -363,6 +390,8 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
       async reload(read) {
         current = reloaded(current, read);
         await server.reload();
+        await portParts.reload();
+        await networking.reload();
         await shipping.configure(current);
       },
       isProgressing: () => performance.now() - engineWatch.lastProgress() < longestStepMs(config),

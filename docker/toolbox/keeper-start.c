@@ -8,7 +8,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -23,9 +22,6 @@
 #define MOST_RETAINED 16777216
 // Frames are small beside what is retained, since it is by frames that the oldest is dropped.
 #define FRAMES_RETAINED 8
-// Somebody of the sandbox's may hold the lock.
-#define LOCK_TRIES 400
-#define LOCK_PAUSE_US 5000
 #define DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 extern char **environ;
@@ -128,33 +124,6 @@ static char **make_environment(const struct request *request) {
   for (char **at = request->env; *at != NULL; at++) set_variable(env, &count, *at);
   env[count] = NULL;
   return env;
-}
-
-// What is there is replaced if nobody listens. Starts take turns, or one would remove what another has just made.
-static int take_place(struct keeper *keeper, const char *directory) {
-  int lock = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (lock < 0) return errno;
-  for (int tries = 0; flock(lock, LOCK_EX | LOCK_NB) != 0; tries++) {
-    if (tries == LOCK_TRIES || errno != EWOULDBLOCK) {
-      close(lock);
-      return EBUSY;
-    }
-    usleep(LOCK_PAUSE_US);
-  }
-  int error = 0;
-  keeper->listener = listen_at(keeper->path);
-  if (keeper->listener < 0 && errno == EADDRINUSE) {
-    if (is_answered(keeper->path)) {
-      errno = EEXIST;
-    } else {
-      unlink(keeper->path);
-      keeper->listener = listen_at(keeper->path);
-    }
-  }
-  if (keeper->listener < 0) error = errno;
-  else fcntl(keeper->listener, F_SETFL, O_NONBLOCK);
-  close(lock);
-  return error;
 }
 
 // Not below /proc or /sys, where a path may lead out of the sandbox.
@@ -331,7 +300,7 @@ bool start_process(struct keeper *keeper, const char *directory, int connection,
   if (!read_request(keeper, &request, reader) || !keeper_path(keeper->path, sizeof keeper->path, directory, request.id)) {
     refusal = (struct refusal){EPROTO, "request", ""};
   } else {
-    int error = take_place(keeper, directory);
+    int error = take_place(directory, keeper->path, &keeper->listener);
     if (error != 0) refusal = (struct refusal){error, "id", request.id};
     else started = start(keeper, &request, &refusal);
     if (error == 0 && !started) unlink(keeper->path);

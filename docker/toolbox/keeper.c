@@ -141,16 +141,11 @@ static void look_after(struct keeper *keeper, int children) {
   }
 }
 
-// Of a session of its own, the parent of all that descends from it, deaf to what is sent to all processes, and closed to those of its own user.
+// Apart, and the parent of all that descends from it.
 static int settle(void) {
   sigset_t children;
-  setsid();
+  settle_apart();
   prctl(PR_SET_CHILD_SUBREAPER, 1);
-  prctl(PR_SET_DUMPABLE, 0);
-  for (int number = 1; number < NSIG; number++) {
-    if (number == SIGSEGV || number == SIGBUS || number == SIGILL || number == SIGFPE || number == SIGABRT || number == SIGCHLD) continue;
-    signal(number, SIG_IGN);
-  }
   sigemptyset(&children);
   sigaddset(&children, SIGCHLD);
   sigprocmask(SIG_BLOCK, &children, NULL);

@@ -104,6 +104,8 @@ static void serve_request(int connection, const char *directory, pid_t server) {
       return list_keepers(connection, directory);
     case F_CLEAR:
       return clear_keeper(connection, directory, &request);
+    case F_FORWARD:
+      return forward_ports(connection, directory, &request);
     case F_WATCH:
       return serve_watch(connection, &request);
     case F_TREE_READ:

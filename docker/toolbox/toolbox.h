@@ -13,10 +13,10 @@
 
 enum frame_type {
   F_ERROR = 0x00, F_DONE = 0x01,
-  F_PING = 0x10, F_START = 0x11, F_ATTACH = 0x12, F_LIST = 0x13, F_CLEAR = 0x14,
+  F_PING = 0x10, F_START = 0x11, F_ATTACH = 0x12, F_LIST = 0x13, F_CLEAR = 0x14, F_FORWARD = 0x15, F_CONNECT = 0x16,
   F_PONG = 0x20, F_HELD = 0x21, F_STATUS = 0x22, F_OUTPUT = 0x23, F_EXIT = 0x24, F_TAKEN = 0x25, F_FAILED = 0x26,
   F_INPUT = 0x30, F_CLOSE_INPUT = 0x31, F_RESIZE = 0x32, F_SIGNAL = 0x33, F_ACK = 0x34, F_END = 0x35, F_FORGET = 0x36,
-  F_INFO = 0x40, F_DATA = 0x41, F_EOF = 0x42, F_MORE = 0x43, F_READY = 0x44, F_CHANGE = 0x45, F_OVERFLOW = 0x46, F_ENTRY = 0x47,
+  F_INFO = 0x40, F_DATA = 0x41, F_EOF = 0x42, F_MORE = 0x43, F_READY = 0x44, F_CHANGE = 0x45, F_OVERFLOW = 0x46, F_ENTRY = 0x47, F_INFOS = 0x48,
   F_STAT = 0x50, F_LIST_DIRECTORY = 0x51, F_MAKE_DIRECTORY = 0x52, F_MOVE = 0x53, F_REMOVE = 0x54, F_READ = 0x55, F_WRITE = 0x56,
   F_WATCH = 0x57, F_TREE_READ = 0x58, F_TREE_WRITE = 0x59,
 };
@@ -76,9 +76,18 @@ bool is_answered(const char *path);
 // The path of a keeper's socket. False for an id that can have none.
 bool keeper_path(char *path, size_t size, const char *directory, const char *id);
 
+// place.c: a listening socket of a worker that stays, beside the server's; it does not block. What is there is replaced if nobody listens. 0, or an errno:
+// EEXIST if somebody does.
+int take_place(const char *directory, const char *path, int *listener);
+// Of a worker that stays: of a session of its own, deaf to what is sent to all processes, and closed to those of its own user.
+void settle_apart(void);
+
 // keeper.c: in a child of the server. `request` is the payload of START, behind the version; `directory` is where the server's socket is. Returns
 // when the keeper may end.
 void keep_process(int connection, const char *directory, struct reader *request);
+
+// forward.c: in a child of the server. Returns when the forwarder may end.
+void forward_ports(int connection, const char *directory, struct reader *request);
 
 // files.c, tree.c, watch.c: in a child of the server.
 void serve_file_request(int connection, uint8_t type, struct reader *request);

@@ -11,8 +11,11 @@ import { PortService } from "../../gen/sandboxd/v1/port_service_pb.ts";
 import { ProcessService } from "../../gen/sandboxd/v1/process_service_pb.ts";
 import { engineObstacle } from "../harness/engine.ts";
 import { eventually, type LocalHost, mebibyte, startHost, tenant } from "../harness/sandboxes.ts";
+import { createAuthority } from "../unit/api/certificates.ts";
 
 const browser = process.env["SANDBOXD_TEST_BROWSER"];
+/** Not below localhost, whose names are sites of their own to a browser: these are one. */
+const domain = "preview.test";
 const obstacle =
   engineObstacle ?? (browser === undefined ? "SANDBOXD_TEST_BROWSER names no browser" : undefined);
 
@@ -26,6 +29,11 @@ const socket = (url) => new Promise((done) => {
 });
 (async () => {
   const other = asked.get("other");
+  // as a person does: with the token first, by the cookie alone then
+  open(asked.get("link"));
+  await new Promise((done) => setTimeout(done, 1500));
+  open(other);
+  await new Promise((done) => setTimeout(done, 1500));
   localStorage.setItem("seen", "1");
   const seen = {
     data: (await (await fetch("/data.txt")).text()).trim(),
@@ -80,7 +88,12 @@ describe.skipIf(obstacle !== undefined)(
     let ports: Client<typeof PortService>;
     const profile = mkdtempSync(join(tmpdir(), "browser-"));
     beforeAll(async () => {
-      host = await startHost({ config: { preview: { address: "127.0.0.1:0" } } });
+      const authority = await createAuthority(profile, "authority");
+      const { certFile: certificate, keyFile: key } = await authority.issue("preview", {
+        ...{ subject: "/CN=preview", names: `DNS:*.${domain}`, usage: "serverAuth" },
+      });
+      const preview = { address: "127.0.0.1:0", domain, tls: { certificate, key } };
+      host = await startHost({ config: { preview } });
       ports = host.daemon.client(PortService);
       await host.tenants.putTenant({ tenant, network: { forwardPorts: [{ first: 8080, last: 8081 }] } });
       const roomy = { cpuMillis: 1_000n, memoryBytes: BigInt(64 * mebibyte), pids: 64n };
@@ -93,16 +106,20 @@ describe.skipIf(obstacle !== undefined)(
 
     /** Has a page open until something is so. */
     async function withPage(url: string, until: () => Promise<boolean>): Promise<void> {
-      const options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"];
-      const running = spawn(browser ?? "", [...options, `--user-data-dir=${profile}`, url], {
-        stdio: "ignore",
-      });
+      const options = [
+        ...["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
+        ...[`--host-resolver-rules=MAP *.${domain} 127.0.0.1`, "--ignore-certificate-errors"],
+      ];
+      const running = spawn(
+        browser ?? "",
+        [...options, "--disable-popup-blocking", `--user-data-dir=${profile}`, url],
+        { stdio: "ignore", detached: true },
+      );
       try {
         await eventually(`what ${url} does`, until, (isSo) => isSo);
       } finally {
         const ended = once(running, "exit");
-        // in order, so that it keeps its cookies
-        running.kill("SIGTERM");
+        process.kill(-(running.pid ?? 0), "SIGKILL");
         await ended;
       }
     }
@@ -123,14 +140,11 @@ describe.skipIf(obstacle !== undefined)(
         await ports.createPreview({ sandboxId: "mine", port: 8081 }),
         await ports.createPreview({ sandboxId: "other", port: 8080 }),
       ];
-      // the browser has a session with the other sandbox, too, and may use it by itself
       const hitUrl = new URL("/cgi-bin/hit", other.url);
-      await withPage(`${hitUrl.href}?sandboxd_token=${other.token}`, async () => (await hits("other")) === 1);
-      await withPage(hitUrl.href, async () => (await hits("other")) === 2);
-
       const asked = new URL(mine.url);
-      asked.searchParams.set("socket", socket.url.replace("http:", "ws:"));
+      asked.searchParams.set("socket", socket.url.replace("https:", "wss:"));
       asked.searchParams.set("other", hitUrl.href);
+      asked.searchParams.set("link", `${hitUrl.href}?sandboxd_token=${other.token}`);
       await withPage(asked.href, async () => (await fileOf("mine", "/tmp/report")) !== "");
       expect(JSON.parse(await fileOf("mine", "/tmp/report"))).toEqual({
         data: "inside",
@@ -142,6 +156,7 @@ describe.skipIf(obstacle !== undefined)(
         // an answer that it cannot read: the preview's refusal
         noCors: "opaque",
       });
+      // the two that a person opened
       expect(await hits("other")).toBe(2);
     });
   },
