@@ -5,6 +5,7 @@ import { transferred } from "./api/collection-pace.ts";
 import type { Config } from "./config/config.ts";
 import type { PortRange } from "./network/policy.ts";
 import type { Log } from "./observe/log.ts";
+import type { MetricsRegistry } from "./observe/metrics.ts";
 import { createForwarders } from "./ports/forwarder.ts";
 import { createPorts, type Ports } from "./ports/ports.ts";
 import { createPreview, type Preview } from "./preview/preview.ts";
@@ -21,6 +22,7 @@ export interface PortPartsOptions {
   /** Those of a tenant that callers may reach. */
   readonly allowedPorts: (tenant: string) => readonly PortRange[];
   readonly attach: (id: string) => () => void;
+  readonly registry: MetricsRegistry;
   readonly log: Log;
 }
 
@@ -42,6 +44,7 @@ export function createPortParts(options: PortPartsOptions): PortParts {
     forwarders: createForwarders({ link }),
     ...{ repository, allowedPorts, onTransfer: transferred },
   });
+  options.registry.onRender(() => options.registry.metrics.portConnections.set({}, ports.count()));
   const { certificate, key: keyFile } = tls;
   const preview = createPreview({
     ports,

@@ -308,7 +308,7 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
     closers.push(() => inside.close());
     inside.processes.recover();
     const portParts = createPortParts({
-      ...{ config, key, repository, log },
+      ...{ config, key, repository, registry, log },
       link: inside.link,
       allowedPorts: (tenant) => tenants.policyOf(tenant).network.forwardPorts,
       attach: vitals.attach,

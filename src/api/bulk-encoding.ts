@@ -8,6 +8,10 @@ import {
   type ReadFileResponse,
   ReadFileResponseSchema,
 } from "../../gen/sandboxd/v1/filesystem_service_pb.ts";
+import {
+  type ForwardPortResponse,
+  ForwardPortResponseSchema,
+} from "../../gen/sandboxd/v1/port_service_pb.ts";
 import type { ProcessEvent } from "../../gen/sandboxd/v1/process_pb.ts";
 import {
   ConnectProcessResponseSchema,
@@ -39,6 +43,7 @@ const splits: ReadonlyMap<string, Split<unknown>> = new Map([
     part.case === "data" ? bulk(2, part.value) : undefined,
   ),
   entry(DownloadArchiveResponseSchema, ({ data }: DownloadArchiveResponse) => bulk(1, data)),
+  entry(ForwardPortResponseSchema, ({ data, end }: ForwardPortResponse) => (end ? undefined : bulk(1, data))),
   entry(ExportWorkspaceResponseSchema, ({ data }: ExportWorkspaceResponse) => bulk(1, data)),
 ]);
 

@@ -76,7 +76,9 @@ export function takesBytes({ methodKind, input }: DescMethod): boolean {
 }
 
 const isBulkyMethod = (method: DescMethod): boolean =>
-  takesBytes(method) || (method.methodKind === "server_streaming" && isBulky(method.output));
+  takesBytes(method) ||
+  ((method.methodKind === "server_streaming" || method.methodKind === "bidi_streaming") &&
+    isBulky(method.output));
 
 /** Whether a request is for these handlers. */
 export function isBinaryGrpc({ method, header }: Pick<UniversalServerRequest, "method" | "header">): boolean {

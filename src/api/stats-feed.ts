@@ -3,6 +3,7 @@
 import { create } from "@bufbuild/protobuf";
 import { type HostStats, type StatsBatch, StatsBatchSchema } from "../../gen/sandboxd/v1/stats_pb.ts";
 import type { CgroupPaths } from "../engine/cgroup-path.ts";
+import { memberWithNetwork } from "../engine/member-file.ts";
 import type { HostSample, HostSampler } from "../monitor/host-sampler.ts";
 import type { SandboxSample } from "../monitor/sample.ts";
 import type { Sampler } from "../monitor/sampler-loop.ts";
@@ -71,7 +72,9 @@ export function createStatsFeed({
     watch: {
       began(id, cgroup, { isNew }) {
         cgroups.set(id, cgroup);
-        const first = sampler.add(id, { cgroup: locationOf(cgroup), hasNetwork: false });
+        const pid = repository.get(id)?.place && memberWithNetwork(cgroup.pids);
+        const source = { cgroup: locationOf(cgroup), hasNetwork: pid !== undefined };
+        const first = sampler.add(id, pid === undefined ? source : { ...source, pid });
         if (first === undefined) latest.delete(id);
         else latest.set(id, { sample: first, cpuMillis: 0, toldOomKills: isNew ? 0 : first.memory.oomKills });
       },

@@ -28,16 +28,19 @@ export function openNetworkFile(place: CgroupPlace, file: NetworkFile): number |
 
 /** A process of the container that is in its network namespace; undefined if there is none (any more). */
 export function networkMember(place: CgroupPlace): number | undefined {
-  const { pids } = cgroupPathsAt(place);
-  const members = orUndefined(() => readFileSync(join(pids, "cgroup.procs"), "latin1")) ?? "";
+  const pid = memberWithNetwork(cgroupPathsAt(place).pids);
+  return pid !== undefined && orUndefined(() => cgroupPathsOf(pid, place)) !== undefined ? pid : undefined;
+}
+
+/** A process in a cgroup that has not this one's network namespace. */
+export function memberWithNetwork(cgroup: string): number | undefined {
+  const members = orUndefined(() => readFileSync(join(cgroup, "cgroup.procs"), "latin1")) ?? "";
   return members
     .split("\n")
     .filter(Boolean)
     .slice(0, mostMembers)
     .map(Number)
-    .find((pid) =>
-      orUndefined(() => namespaceOf(`${pid}`) !== namespaceOf("self") && cgroupPathsOf(pid, place)),
-    );
+    .find((pid) => orUndefined(() => namespaceOf(`${pid}`) !== namespaceOf("self")));
 }
 
 function openOf(pid: string, file: NetworkFile): number | undefined {

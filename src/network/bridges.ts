@@ -119,11 +119,10 @@ export function createBridges(options: BridgesOptions): Bridges {
       for (const [tenant, { network }] of nets) if (!names.includes(network)) known.delete(tenant);
       const ours = new Set([...nets.values()].map(({ network }) => network));
       for (const name of names) if (!ours.has(name)) await engine.remove(name);
+      // those that could not be had when they were to be, or that somebody removed
+      for (const tenant of nets.keys()) if (isUsed(tenant) && !known.has(tenant)) await ready(tenant);
     } catch (error) {
-      log.warn(
-        { err: messageOf(error) },
-        "networks that no sandbox has could not be removed; it is tried again",
-      );
+      log.warn({ err: messageOf(error) }, "networks are not as they should be; it is tried again");
     } finally {
       later(tidyEveryMs);
     }
@@ -143,22 +142,24 @@ export function createBridges(options: BridgesOptions): Bridges {
     log.info({ tenant, network: net.network }, "network removed with the tenant's last sandbox");
   }
 
+  function ready(tenant: string): Promise<void> {
+    const before = known.get(tenant);
+    if (before !== undefined) return before;
+    const making = inTurn(tenant, () => make(tenant));
+    known.set(tenant, making);
+    making.catch(() => {
+      if (known.get(tenant) === making) known.delete(tenant);
+    });
+    return making;
+  }
+
   later(tidyAfterMs);
   return {
     netOf,
     adopt(tenant, net) {
       if (!nets.has(tenant)) nets.set(tenant, net);
     },
-    ready(tenant) {
-      const before = known.get(tenant);
-      if (before !== undefined) return before;
-      const making = inTurn(tenant, () => make(tenant));
-      known.set(tenant, making);
-      making.catch(() => {
-        if (known.get(tenant) === making) known.delete(tenant);
-      });
-      return making;
-    },
+    ready,
     doubt: (tenant) => void known.delete(tenant),
     tidySoon: () => later(tidyAfterMs),
     count: () => nets.size,

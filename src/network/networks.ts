@@ -73,6 +73,8 @@ export function createNetworks(options: NetworksOptions): Networks {
   const shaped = new Map<string, string>();
   /** By tenant: the address that was given last. */
   const lastAddress = new Map<string, string>();
+  /** Whether the kernel was given everything once in this life of the daemon. */
+  let isHeld = false;
 
   const recordsOf = (tenant: string) =>
     repository.all().filter((record) => record.tenant === tenant && record.place !== undefined);
@@ -168,9 +170,26 @@ export function createNetworks(options: NetworksOptions): Networks {
     shaped.set(id, text);
   }
 
+  /** The first change takes the place of what an earlier life left in the kernel, and so has to be everything. */
+  async function holdAll(): Promise<void> {
+    const changes = tenantsWithPlace().map((tenant) => changeOf(recordsOf(tenant), policyOf(tenant)));
+    if (changes.length > 0) {
+      await firewall.change({
+        putBridges: changes.flatMap(({ putBridges }) => putBridges),
+        put: changes.flatMap(({ put }) => put),
+      });
+    }
+    isHeld = true;
+  }
+
+  async function change(asked: FirewallChange): Promise<void> {
+    if (!isHeld) await holdAll();
+    await firewall.change(asked);
+  }
+
   async function holdThese(records: readonly SandboxRecord[], policy: TenantNetwork): Promise<void> {
     if (records.length === 0) return;
-    await firewall.change(changeOf(records, policy));
+    await change(changeOf(records, policy));
     await Promise.all(records.filter(isUp).map((record) => shape(record, policy)));
   }
 
@@ -195,8 +214,7 @@ export function createNetworks(options: NetworksOptions): Networks {
     async prepare(record) {
       const { tenant, place } = record;
       if (place === undefined) return undefined;
-      const hold = (at: NetworkPlace) =>
-        firewall.change(changeOf([{ ...record, place: at }], policyOf(tenant)));
+      const hold = (at: NetworkPlace) => change(changeOf([{ ...record, place: at }], policyOf(tenant)));
       // beside each other: rules name the bridge, and can be there before it
       await Promise.all([bridges.ready(tenant), hold(place)]);
       if (bridges.netOf(tenant).subnet === place.subnet) return place;
@@ -227,14 +245,7 @@ export function createNetworks(options: NetworksOptions): Networks {
       }
     },
     apply: (record) => holdThese(record.place === undefined ? [] : [record], policyOf(record.tenant)),
-    async holdAll() {
-      const changes = tenantsWithPlace().map((tenant) => changeOf(recordsOf(tenant), policyOf(tenant)));
-      if (changes.length === 0) return;
-      await firewall.change({
-        putBridges: changes.flatMap(({ putBridges }) => putBridges),
-        put: changes.flatMap(({ put }) => put),
-      });
-    },
+    holdAll,
     async boundAll() {
       for (const tenant of tenantsWithPlace()) await holdThese(recordsOf(tenant), policyOf(tenant));
     },

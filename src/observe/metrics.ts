@@ -63,6 +63,11 @@ export const catalogue = {
     "outcome",
   ]),
 
+  portConnections: gauge(
+    "sandboxd_port_connections",
+    "Connections to ports of sandboxes, of ForwardPort and of previews.",
+  ),
+
   processes: gauge("sandboxd_processes", "Processes started in sandboxes that run."),
   processesEnded: counter("sandboxd_processes_ended_total", "Processes that ended, by why.", ["cause"]),
   processOutput: gauge(

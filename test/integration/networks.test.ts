@@ -167,6 +167,9 @@ describe.skipIf(obstacle !== undefined)(`networks (${obstacle ?? "engine"})`, ()
       ({ policy, host: toHost, peer, queriesRefused }) =>
         policy > 0n && toHost > 0n && peer > 0n && queriesRefused > 0n,
     );
+    const { stats } = await host.sandboxes.getSandboxStats({ sandboxId: "one" });
+    expect(stats?.network?.transmitBytes).toBeGreaterThan(0n);
+    expect(stats?.network?.receiveBytes).toBeGreaterThan(0n);
     const { findings } = await host.sandboxes.explainSandbox({ sandboxId: "one" });
     expect(findings.map(({ kind }) => kind)).toContain("network_denied");
   });
