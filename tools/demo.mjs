@@ -23,6 +23,7 @@ export async function demonstrate(client, say) {
   await showWorkspace(client, step);
   say("");
   await showInside(client, step);
+  await showNetwork(client, step);
 }
 
 const call = { timeoutMs };
@@ -268,7 +269,7 @@ async function showWorkspace({ sandboxes, workspaces, host, names }, step) {
 }
 
 /** Work inside of a sandbox: a command with an input, one in a terminal, one that is told again from where it was left, and files. */
-async function showInside({ sandboxes, processes, files }, step) {
+async function showInside({ sandboxes, processes, files, ports }, step) {
   const sandboxId = "demo-inside";
   await sandboxes.createSandbox({ sandboxId, tenant: "demo", spec: { template: "shell" } }, call);
   try {
@@ -313,9 +314,67 @@ async function showInside({ sandboxes, processes, files }, step) {
     );
     step("files", refusal?.rawMessage.split("\n")[0] ?? "the image was written to");
     assert.match(refusal?.rawMessage ?? "", /read-only/i);
+
+    const server = { sandboxId, command: ["httpd", "-f", "-p", "127.0.0.1:8080", "-h", "/tmp"] };
+    // goes on until its sandbox ends
+    told(processes.startProcess(server)).catch(() => {});
+    const page = await eventually(() =>
+      fetched(ports, { sandboxId, port: 8080 }, "/words").catch(() => undefined),
+    );
+    step("port", `a web server on its port 8080, which nobody published, answers: ${page}`);
+    assert.equal(page, "written from outside");
   } finally {
     await sandboxes.deleteSandbox({ sandboxId }, call);
     step("delete", `${sandboxId} is gone, with all that ran in it`);
+  }
+}
+
+/** The last line of a page that a web server in a sandbox serves. */
+async function fetched(ports, target, path) {
+  const hasEnd = Promise.withResolvers();
+  async function* sent() {
+    yield target;
+    yield { data: Buffer.from(`GET ${path} HTTP/1.0\r\n\r\n`) };
+    await hasEnd.promise;
+  }
+  let page = "";
+  for await (const { data, end } of ports.forwardPort(sent(), call)) {
+    page += Buffer.from(data).toString();
+    if (end) hasEnd.resolve();
+  }
+  return page.trim().split("\n").at(-1);
+}
+
+/** A network: the place of a sandbox on its tenant's bridge, and what it may reach. Or why this host has none to give. */
+async function showNetwork({ sandboxes, tenants, names }, step) {
+  const { EGRESS } = names.networkMode;
+  const sandboxId = "demo-network";
+  const spec = { template: "shell", networkMode: EGRESS };
+  const refusedTo = (tenant) =>
+    sandboxes.createSandbox({ sandboxId, tenant, spec }, call).then(
+      () => undefined,
+      (error) => error.rawMessage.split("\n")[0],
+    );
+  const refusal = await refusedTo("demo");
+  step("network", refusal ?? "a tenant without a policy got a network");
+  assert.match(refusal ?? "", /EGRESS/);
+  const egress = { scope: 2, allowDomains: ["registry.npmjs.org", "*.debian.org"] };
+  await tenants.putTenant({ tenant: "demo-online", network: { modes: [EGRESS], egress } }, call);
+  try {
+    const missing = await refusedTo("demo-online");
+    if (missing === undefined) {
+      const { sandbox } = await sandboxes.getSandbox({ sandboxId }, call);
+      const { address, bridge, egress: held, enforced } = sandbox.status.network;
+      assert.ok(enforced, "the kernel does not hold its rules");
+      step(
+        "network",
+        `it is ${address} on ${bridge}, and reaches ${held.allowDomains.join(", ")} on TCP 443 alone`,
+      );
+    } else {
+      step("network", `not here: ${missing}`);
+    }
+  } finally {
+    await tenants.deleteTenant({ tenant: "demo-online", cascade: true }, call);
   }
 }
 

@@ -7,8 +7,8 @@ import { root } from "./process.mjs";
 const generated = (file) => import(path.join(root, "dist/gen", file));
 
 /**
- * Opens a channel to the daemon. Returns `{ sandboxes, events, host, tenants, workspaces, processes, files, health, names, close }`: clients of its services, and in
- * `names` the functions that tell an enum value's short name, and the enum that the demonstration needs.
+ * Opens a channel to the daemon. Returns `{ sandboxes, events, host, tenants, workspaces, processes, files, ports, health, names, close }`: clients of its services, and in
+ * `names` the functions that tell an enum value's short name, and the enums that the demonstration needs.
  */
 export async function openClient(socket) {
   const { createClient } = await import("@connectrpc/connect");
@@ -20,7 +20,8 @@ export async function openClient(socket) {
   const { WorkspaceService } = await generated("sandboxd/v1/workspace_service_pb.js");
   const { ProcessService } = await generated("sandboxd/v1/process_service_pb.js");
   const { FilesystemService } = await generated("sandboxd/v1/filesystem_service_pb.js");
-  const { SandboxState, TransitionReason } = await generated("sandboxd/v1/sandbox_pb.js");
+  const { PortService } = await generated("sandboxd/v1/port_service_pb.js");
+  const { NetworkMode, SandboxState, TransitionReason } = await generated("sandboxd/v1/sandbox_pb.js");
   const { EventType } = await generated("sandboxd/v1/event_pb.js");
   const { RestartMode } = await generated("sandboxd/v1/lifecycle_pb.js");
   const { Health } = await generated("grpc/health/v1/health_pb.js");
@@ -35,12 +36,14 @@ export async function openClient(socket) {
     workspaces: createClient(WorkspaceService, transport),
     processes: createClient(ProcessService, transport),
     files: createClient(FilesystemService, transport),
+    ports: createClient(PortService, transport),
     health: createClient(Health, transport),
     names: {
       state: (value) => SandboxState[value],
       reason: (value) => TransitionReason[value],
       eventType: (value) => EventType[value],
       restartMode: RestartMode,
+      networkMode: NetworkMode,
     },
     close: () => sessionManager.abort(),
   };
