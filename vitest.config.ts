@@ -6,10 +6,15 @@ import { defineConfig } from "vitest/config";
 // Two files at a time on two cores; the engine is one, and what a test starts has a name of its own.
 const withEngine = { hookTimeout: 60_000, globalSetup: ["test/harness/build.ts"] };
 
-/** Faults of one daemon, or between it and the engine: nobody beside it feels them. */
-const besides = ["disk-full", "engine-answers", "health", "kill-points", "operator", "workspaces"].map(
-  (name) => `test/fault/${name}.test.ts`,
+/** They wait for most of their time: more of them at once take no longer. */
+const waiting = ["drain", "health", "housekeeping", "idle", "metering", "recovery", "uplink-slow"].map(
+  (name) => `test/integration/${name}.test.ts`,
 );
+
+/** Faults of one daemon, or between it and the engine: nobody beside it feels them. */
+const besides = [
+  ...["disk-full", "engine-answers", "health", "kill-points", "networks", "operator", "workspaces"],
+].map((name) => `test/fault/${name}.test.ts`);
 
 export default defineConfig({
   test: {
@@ -37,9 +42,20 @@ export default defineConfig({
         test: {
           name: "integration",
           include: ["test/integration/**/*.test.ts"],
+          exclude: waiting,
           testTimeout: 60_000,
           maxWorkers: 2,
           sequence: { groupOrder: 2 },
+          ...withEngine,
+        },
+      },
+      {
+        test: {
+          name: "integration-waiting",
+          include: waiting,
+          testTimeout: 60_000,
+          maxWorkers: 4,
+          sequence: { groupOrder: 3 },
           ...withEngine,
         },
       },
@@ -49,7 +65,7 @@ export default defineConfig({
           include: besides,
           testTimeout: 180_000,
           maxWorkers: 2,
-          sequence: { groupOrder: 3 },
+          sequence: { groupOrder: 4 },
           ...withEngine,
         },
       },
@@ -61,7 +77,7 @@ export default defineConfig({
           testTimeout: 180_000,
           // A fault in the engine is felt by everything that uses it.
           fileParallelism: false,
-          sequence: { groupOrder: 4 },
+          sequence: { groupOrder: 5 },
           ...withEngine,
         },
       },
@@ -74,7 +90,7 @@ export default defineConfig({
           testTimeout: 400_000,
           hookTimeout: 600_000,
           fileParallelism: false,
-          sequence: { groupOrder: 5 },
+          sequence: { groupOrder: 6 },
           setupFiles: ["test/harness/guest-time.ts"],
           globalSetup: ["test/harness/build.ts"],
         },

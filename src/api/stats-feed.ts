@@ -111,8 +111,6 @@ function cpuMillisBetween(before: SandboxSample, after: SandboxSample): number {
   return elapsedMs <= 0 ? 0 : Math.round(increase(before.cpu.usageUsec, after.cpu.usageUsec) / elapsedMs);
 }
 
-function locationOf(cgroup: CgroupPaths) {
-  return cgroup.version === 2
-    ? ({ version: 2, path: cgroup.memory } as const)
-    : ({ version: 1, paths: cgroup } as const);
+function locationOf({ version, freezer: _, ...paths }: CgroupPaths) {
+  return version === 2 ? ({ version, path: paths.memory } as const) : ({ version, paths } as const);
 }

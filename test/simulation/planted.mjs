@@ -75,9 +75,9 @@ export const planted = [
   {
     name: "limits are not read back",
     file: "src/sandbox/starter.ts",
-    search: "const cgroup = await runtime.verify(containerId, planFor(before, workspace));",
+    search: "      runtime.verify(containerId, planFor(before, workspace)),",
     replace:
-      "const cgroup = { version: 2, memory: '', cpu: '', cpuacct: '', pids: '', blkio: '', freezer: '' };",
+      "      { version: 2 as const, memory: '', cpu: '', cpuacct: '', pids: '', blkio: '', freezer: '' },",
   },
   {
     name: "a stale record is written over a caller's change",
