@@ -1,5 +1,5 @@
 // Creates, stops and deletes while the daemon is killed again and again; then every promise is checked at once.
-// SANDBOXD_TEST_CRASH_SCHEDULES=<number> begins so many short lives of a sandbox, instead of those of half a minute.
+// SANDBOXD_TEST_CRASH_SCHEDULES=<number> begins so many short lives of a sandbox, instead of those of 20 seconds.
 
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect, test } from "vitest";
@@ -11,7 +11,7 @@ import { eventually, refusalOf, specOf, startHost, type TestHost, tenant } from 
 
 const { SANDBOXD_TEST_CRASH_SCHEDULES: asked } = process.env;
 const schedules = asked === undefined ? undefined : Number(asked);
-const durationMs = 30_000;
+const durationMs = 20_000;
 const callers = 4;
 /** So many sandboxes each caller leaves behind, and deletes the oldest when there are more. */
 const mostLeft = 4;

@@ -195,7 +195,8 @@ const lastByte = (address: string) => Number(address.split(".").at(-1));
 /** The address of a host on the bridge that has this gateway. */
 const at6 = (gateway: string, host: number) => `fd77:${lastByte(gateway)}::${host}`;
 
-const defaultTimeoutMs = 1_000;
+/** Longer than the kernel waits before it sends a lost first packet again. */
+const defaultTimeoutMs = 4_000;
 
 async function openPeer(launcher: readonly string[] = ["unshare", "--net"]): Promise<Peer> {
   const [command = "", ...args] = launcher;

@@ -349,8 +349,8 @@ describe.skipIf(internetObstacle !== undefined)(
       await hold(egressOf({ ports: udpToo }));
       await alice.probe("allowed", { ...probe, port: 443 });
       await alice.probe("narrowed", { ...probe, port: 444 });
-      await sleep(200);
-      expect((await alice.probed("narrowed")).answered).toBeGreaterThan(0);
+      await sleep(100);
+      await soon(async () => expect((await alice.probed("narrowed")).answered).toBeGreaterThan(0));
       const only443 = [{ protocol: "UDP", first: 443, last: 443 }] as const;
       await hold(egressOf({ ports: only443 }));
       await sleep(20);

@@ -616,12 +616,21 @@ describe.skipIf(fileSystemObstacle !== undefined)("a file system in a file", () 
   });
 
   test("for which the host has no room is refused, and leaves nothing", async () => {
-    const { bsize, bavail } = statfsSync(bench.home.directory);
-    const limits = { bytes: bsize * bavail + 1024 ** 3, inodes: 1_000_000 };
-    const refusal = bench.backend.create({ ...space, limits });
-    await expect(refusal).rejects.toMatchObject({ reason: "LIMIT_UNENFORCEABLE" });
-    await expect(refusal).rejects.toThrow("No space left on device");
-    expect(await bench.left()).toEqual([]);
+    // a disk of its own: what there is of room is taken before it is found to be too little
+    const disk = openFileSystem("btrfs");
+    try {
+      const directory = join(disk.directory, "workspaces");
+      const home = await openHome(directory, { run: runTool, isMounted: false });
+      const backend = await makers.LOOP_IMAGE({ home, run: runTool });
+      const { bsize, bavail } = statfsSync(directory);
+      const limits = { bytes: bsize * bavail + 1024 ** 3, inodes: 100_000 };
+      const refusal = backend.create({ ...space, limits });
+      await expect(refusal).rejects.toMatchObject({ reason: "LIMIT_UNENFORCEABLE" });
+      await expect(refusal).rejects.toThrow("No space left on device");
+      expect(await leftIn(directory, "LOOP_IMAGE")).toEqual([]);
+    } finally {
+      disk.close();
+    }
   });
 });
 

@@ -1,5 +1,5 @@
 // The life of sandboxes under thousands of schedules of callers, faults and time. SANDBOXD_TEST_SEED=<seed> plays one of them
-// and prints all that happens in it; SANDBOXD_TEST_SCHEDULES=<number> plays so many instead of 6,000.
+// and prints all that happens in it; SANDBOXD_TEST_SCHEDULES=<number> plays so many instead of 5,000.
 
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -9,7 +9,7 @@ import { planted } from "./planted.mjs";
 import type { Report } from "./run.ts";
 
 const seed = process.env["SANDBOXD_TEST_SEED"];
-const schedules = Number(process.env["SANDBOXD_TEST_SCHEDULES"] ?? 6_000);
+const schedules = Number(process.env["SANDBOXD_TEST_SCHEDULES"] ?? 5_000);
 const fresh = Math.ceil(schedules / 20);
 const timeoutMs = 600_000;
 
