@@ -3,7 +3,7 @@
 
 import type { DescMethod, DescService, Message } from "@bufbuild/protobuf";
 import type { ConnectRouter, Interceptor, ServiceImpl } from "@connectrpc/connect";
-import { Code, ConnectError, createHandlerContext, createServiceImplSpec } from "@connectrpc/connect";
+import { Code, ConnectError, createServiceImplSpec } from "@connectrpc/connect";
 import type {
   Compression,
   UniversalHandlerFn,
@@ -12,7 +12,6 @@ import type {
 } from "@connectrpc/connect/protocol";
 import {
   assertByteStreamRequest,
-  compressionNegotiate,
   createAsyncIterable,
   createMethodSerializationLookup,
   createMethodUrl,
@@ -25,21 +24,11 @@ import {
   untilFirst,
   uResponseOk,
 } from "@connectrpc/connect/protocol";
-import {
-  contentTypeProto,
-  grpcStatusOk,
-  headerAcceptEncoding,
-  headerContentType,
-  headerEncoding,
-  headerGrpcStatus,
-  headerTimeout,
-  parseContentType,
-  parseTimeout,
-  setTrailerStatus,
-} from "@connectrpc/connect/protocol-grpc";
+import { headerContentType, parseContentType, setTrailerStatus } from "@connectrpc/connect/protocol-grpc";
 import { isBulky, splitMessage } from "./bulk-encoding.ts";
 import { isBulkyInput, messagesIn } from "./bulk-input.ts";
 import { transferred } from "./collection-pace.ts";
+import { openCall } from "./grpc-call.ts";
 
 export interface BulkOptions {
   readonly interceptors: Interceptor[];
@@ -85,9 +74,6 @@ export function isBinaryGrpc({ method, header }: Pick<UniversalServerRequest, "m
   return method === "POST" && parseContentType(header.get(headerContentType))?.binary === true;
 }
 
-/** Of Node's timers. */
-const mostTimeoutMs = 2 ** 31 - 1;
-
 type Spec = Parameters<typeof transformInvokeImplementation>[0];
 
 function createHandler(spec: Spec, options: BulkOptions): UniversalHandlerFn {
@@ -109,26 +95,7 @@ function createHandler(spec: Spec, options: BulkOptions): UniversalHandlerFn {
 
   return async (request: UniversalServerRequest): Promise<UniversalServerResponse> => {
     assertByteStreamRequest(request);
-    const timeout = parseTimeout(request.header.get(headerTimeout), mostTimeoutMs);
-    const context = createHandlerContext({
-      ...spec,
-      service: spec.method.parent,
-      requestMethod: request.method,
-      protocolName: "grpc",
-      timeoutMs: timeout.timeoutMs,
-      requestSignal: request.signal,
-      requestHeader: request.header,
-      url: request.url,
-      responseHeader: { [headerContentType]: contentTypeProto },
-      responseTrailer: { [headerGrpcStatus]: grpcStatusOk },
-      contextValues: request.contextValues,
-    });
-    const compression = compressionNegotiate(
-      acceptCompression,
-      request.header.get(headerEncoding),
-      request.header.get(headerAcceptEncoding),
-      headerAcceptEncoding,
-    );
+    const { timeout, context, compression } = openCall(spec.method, request, acceptCompression);
 
     async function* answers(): AsyncGenerator<Uint8Array> {
       try {

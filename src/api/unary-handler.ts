@@ -3,7 +3,7 @@
 
 import type { DescService, Message } from "@bufbuild/protobuf";
 import type { ConnectRouter, ServiceImpl } from "@connectrpc/connect";
-import { Code, ConnectError, createHandlerContext, createServiceImplSpec } from "@connectrpc/connect";
+import { Code, ConnectError, createServiceImplSpec } from "@connectrpc/connect";
 import type {
   UniversalHandlerFn,
   UniversalServerRequest,
@@ -11,7 +11,6 @@ import type {
 } from "@connectrpc/connect/protocol";
 import {
   assertByteStreamRequest,
-  compressionNegotiate,
   createMethodSerializationLookup,
   createMethodUrl,
   encodeEnvelope,
@@ -23,19 +22,10 @@ import {
   transformSplitEnvelope,
   uResponseOk,
 } from "@connectrpc/connect/protocol";
-import {
-  contentTypeProto,
-  grpcStatusOk,
-  headerAcceptEncoding,
-  headerContentType,
-  headerEncoding,
-  headerGrpcStatus,
-  headerTimeout,
-  parseTimeout,
-  setTrailerStatus,
-} from "@connectrpc/connect/protocol-grpc";
+import { headerEncoding, setTrailerStatus } from "@connectrpc/connect/protocol-grpc";
 import type { BulkOptions } from "./bulk-handler.ts";
 import { callIsOver } from "./calls.ts";
+import { openCall } from "./grpc-call.ts";
 import { passedOn } from "./iterable.ts";
 
 /** The router, with each service's unary methods put into `handlers` as well. */
@@ -57,9 +47,6 @@ export function withUnary(
   };
 }
 
-/** Of Node's timers. */
-const mostTimeoutMs = 2 ** 31 - 1;
-
 type Spec = Extract<Parameters<typeof transformInvokeImplementation>[0], { readonly kind: "unary" }>;
 
 function createHandler(spec: Spec, options: BulkOptions): UniversalHandlerFn {
@@ -69,26 +56,7 @@ function createHandler(spec: Spec, options: BulkOptions): UniversalHandlerFn {
 
   return async (request: UniversalServerRequest): Promise<UniversalServerResponse> => {
     assertByteStreamRequest(request);
-    const timeout = parseTimeout(request.header.get(headerTimeout), mostTimeoutMs);
-    const context = createHandlerContext({
-      ...spec,
-      service: spec.method.parent,
-      requestMethod: request.method,
-      protocolName: "grpc",
-      timeoutMs: timeout.timeoutMs,
-      requestSignal: request.signal,
-      requestHeader: request.header,
-      url: request.url,
-      responseHeader: { [headerContentType]: contentTypeProto },
-      responseTrailer: { [headerGrpcStatus]: grpcStatusOk },
-      contextValues: request.contextValues,
-    });
-    const compression = compressionNegotiate(
-      acceptCompression,
-      request.header.get(headerEncoding),
-      request.header.get(headerAcceptEncoding),
-      headerAcceptEncoding,
-    );
+    const { timeout, context, compression } = openCall(spec.method, request, acceptCompression);
     if (compression.response !== null) context.responseHeader.set(headerEncoding, compression.response.name);
 
     async function answered(body: AsyncIterable<Uint8Array>): Promise<Message> {
