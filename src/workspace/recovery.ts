@@ -54,6 +54,12 @@ export function createRecovery(options: RecoveryOptions): Recovery {
     }
   }
 
+  /** The copy beside the files is written again: the earlier daemon may have been killed between a change and it. */
+  async function asItWas(record: WorkspaceRecord): Promise<void> {
+    await mounted(record);
+    await sidecars.write(repository.get(record.id) ?? record);
+  }
+
   return {
     takeBack,
 
@@ -63,7 +69,7 @@ export function createRecovery(options: RecoveryOptions): Recovery {
         await queued(id, async (record) => {
           if (record.state === "CREATING") await make(record);
           else if (record.state === "DELETING") await erase(record);
-          else await mounted(record);
+          else await asItWas(record);
         }).catch((error: unknown) =>
           log.warn({ workspace: id, err: messageOf(error) }, "workspace is not as it should be"),
         );

@@ -40,8 +40,10 @@ export function createSteps({ repository, backends, sidecars, log }: StepsOption
       const backend = await backends.of(record.backend);
       // beside each other: what power goes out under, before the intent is on disk, is an empty space that `strangers` tells of
       await Promise.all([repository.durable(), backend.create(spaceOf(record))]);
+      // before it is READY, so that none is that could not be taken back
+      await sidecars.write({ ...record, state: "READY" });
       const made = changed(record, "READY");
-      await Promise.all([repository.durable(), sidecars.write(made)]);
+      await repository.durable();
       return made;
     } catch (error) {
       try {

@@ -1,3 +1,4 @@
+import { readdirSync, rmSync } from "node:fs";
 import { describe, expect, test, vi } from "vitest";
 import { SandboxdError } from "../../../src/errors.ts";
 import { openStore } from "../../../src/store/store.ts";
@@ -333,6 +334,23 @@ describe("the next life of the daemon", () => {
     await second.workspaces.resume();
     expect(second.disk.steps.map((step) => step.split(" ")[0])).toEqual(["restore", "ready", "ready"]);
     expect(second.workspaces.get("home").restoring).toBeUndefined();
+  });
+
+  test("has each workspace's record beside its files before it is READY, and again after a kill", async () => {
+    const first = workspaced();
+    const recordsOf = ({ directory }: typeof first) => readdirSync(`${directory}/records`);
+    const seen: (readonly string[])[] = [];
+    first.repository.subscribe((id) => {
+      if (first.repository.get(id)?.state === "READY") seen.push(recordsOf(first));
+    });
+    await first.create("home");
+    expect(seen).toEqual([[expect.stringMatching(/^home-.*\.json$/)]]);
+    const before = recordsOf(first);
+    rmSync(`${first.directory}/records`, { recursive: true });
+
+    const second = workspaced({ store: first.store, disk: first.disk, directory: first.directory });
+    await second.workspaces.resume();
+    expect(recordsOf(second)).toEqual(before);
   });
 
   test("takes back workspaces that a lost state does not know, with their owner and project id", async () => {
