@@ -368,7 +368,9 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
       });
       closers.push(() => listener.close());
     }
-    closers.push(await startUplink({ config, store, repository, view, feed, terms, registry, log }));
+    const { view: network } = networking;
+    const told = { store, repository, view, feed, terms, network };
+    closers.push(await startUplink({ config, ...told, registry, log }));
     const closing = new AbortController();
     const inventory = readInventory({ signal: closing.signal }).then((read) => host.inventoryIs(read));
     closers.push(() => {

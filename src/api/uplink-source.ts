@@ -1,11 +1,13 @@
 // What the uplink tells the scheduler, in the contract's messages, and the two numbers it keeps.
 
 import type { Clock } from "../sandbox/clock.ts";
+import type { SandboxRecord } from "../sandbox/record.ts";
 import type { Repository } from "../sandbox/repository.ts";
 import type { UplinkSource } from "../scheduler/source.ts";
 import type { Store } from "../store/store.ts";
 import { eventOf } from "./event-codec.ts";
 import { type HostView, hostOf } from "./host-codec.ts";
+import type { NetworkView } from "./network-codec.ts";
 import type { Terms } from "./ports.ts";
 import { sandboxOf } from "./sandbox-codec.ts";
 import type { StatsFeed } from "./stats-feed.ts";
@@ -35,6 +37,8 @@ export interface UplinkSourceOptions {
   readonly view: HostView;
   readonly feed: StatsFeed;
   readonly terms: Terms;
+  /** What is seen of a sandbox's network now; undefined without one. */
+  readonly network: (record: SandboxRecord) => NetworkView | undefined;
 }
 
 export function createUplinkSource({
@@ -43,14 +47,15 @@ export function createUplinkSource({
   view,
   feed,
   terms,
+  network,
 }: UplinkSourceOptions): UplinkSource {
   const { host, clock } = view;
   let acknowledged = Number(store.meta(acknowledgedKey) ?? 0);
   return {
     host: () => hostOf(view),
     snapshot() {
-      const records = repository.all();
-      return { sequence: store.events.newest(), sandboxes: encoded(records, clock) };
+      const sandboxes = encoded(repository.all(), clock, network);
+      return { sequence: store.events.newest(), sandboxes };
     },
     events: {
       readAfter: (sequence, limit) =>
@@ -75,6 +80,6 @@ export function createUplinkSource({
 }
 
 /** Encodes one at a time, so that a large snapshot never stands in memory whole. */
-function* encoded(records: ReturnType<Repository["all"]>, clock: Clock) {
-  for (const record of records) yield sandboxOf(record, clock);
+function* encoded(records: readonly SandboxRecord[], clock: Clock, network: UplinkSourceOptions["network"]) {
+  for (const record of records) yield sandboxOf(record, clock, network(record));
 }

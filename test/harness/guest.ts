@@ -69,9 +69,10 @@ export async function configure(guest: Guest, tables: TomlTable = {}): Promise<v
   await guest.run(`install -D -m 0640 /dev/stdin ${configFile}`, { input: text });
 }
 
-/** Boots the guest, or sets it back to what it was when it was equipped, and starts a daemon in it. */
-export async function startGuestHost(): Promise<GuestHost> {
+/** Boots the guest, or sets it back to what it was when it was equipped, and starts a daemon in it, with these tables of configuration. */
+export async function startGuestHost(tables?: TomlTable): Promise<GuestHost> {
   const { guest, engine } = await equippedGuest();
+  if (tables !== undefined) await configure(guest, tables);
   const socket = await guest.forward("/run/sandboxd/sandboxd.sock");
   const sessions = new Http2SessionManager("http://sandboxd", undefined, {
     createConnection: () => connect(socket),

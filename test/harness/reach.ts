@@ -4,7 +4,11 @@ import { ProcessService } from "../../gen/sandboxd/v1/process_service_pb.ts";
 import type { Daemon } from "./daemon.ts";
 
 /** What a script in a sandbox printed. */
-export async function printed(daemon: Daemon, sandboxId: string, script: string): Promise<string> {
+export async function printed(
+  daemon: Pick<Daemon, "client">,
+  sandboxId: string,
+  script: string,
+): Promise<string> {
   let output = "";
   const events = daemon.client(ProcessService).startProcess({ sandboxId, command: ["sh", "-c", script] });
   for await (const { event } of events) {
@@ -16,7 +20,7 @@ export async function printed(daemon: Daemon, sandboxId: string, script: string)
 
 /** Whether somebody there echoes what is sent. */
 export async function reaches(
-  daemon: Daemon,
+  daemon: Pick<Daemon, "client">,
   sandboxId: string,
   destination: string,
   port: number,
