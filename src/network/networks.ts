@@ -10,6 +10,7 @@ import { type BridgesOptions, createBridges } from "./bridges.ts";
 import { type EffectiveNetwork, effectiveNetwork, type Proxies, peersReach } from "./effective.ts";
 import type { Firewall, FirewallChange } from "./firewall/firewall.ts";
 import type { NetworkMode, NetworkPlace, TenantNetwork } from "./policy.ts";
+import { createReleases } from "./releases.ts";
 import type { Resolver } from "./resolver/resolver.ts";
 import type { Shaper } from "./shaping.ts";
 
@@ -87,6 +88,12 @@ export function createNetworks(options: NetworksOptions): Networks {
     dropRules: (bridge) => firewall.change({ removeBridges: [bridge] }),
   });
 
+  const releases = createReleases({
+    remove: (ids) => firewall.change({ remove: ids }),
+    isBack: (id) => placed.has(id),
+    log,
+  });
+
   function placeIn(tenant: string): NetworkPlace {
     const taken = new Set(recordsOf(tenant).flatMap(({ place }) => place?.address ?? []));
     const place = choosePlace(bridges.netOf(tenant), taken, lastAddress.get(tenant));
@@ -113,11 +120,7 @@ export function createNetworks(options: NetworksOptions): Networks {
     shaped.delete(id);
     resolver.forget(id);
     bridges.tidySoon();
-    firewall
-      .change({ remove: [id] })
-      .catch((error: unknown) =>
-        log.warn({ sandbox: id, err: messageOf(error) }, "its rules could not be removed"),
-      );
+    releases.add(id);
   }
 
   const effectiveUnder = ({ spec }: SandboxRecord, policy: TenantNetwork) =>
@@ -260,6 +263,7 @@ export function createNetworks(options: NetworksOptions): Networks {
     count: bridges.count,
     async close() {
       bridges.close();
+      releases.close();
       unsubscribe();
       await resolver.close();
       await firewall.close();
