@@ -2,8 +2,8 @@
 # Removes sandboxd. Its configuration and state stay, and so do its sandboxes, which go on running: an installation after it finds
 # them again. To be run as root, any number of times.
 #
-#   uninstall.sh [--purge]     --purge: configuration and state too; refused while there are containers of this host, as
-#                              nothing could tell any more that they are ours
+#   uninstall.sh [--purge]     --purge: configuration, state and workspaces too, and what holds networks in the kernel; refused while
+#                              there are containers of this host, as nothing could tell any more that they are ours
 set -eu
 
 fail() {
@@ -34,6 +34,18 @@ fi
 rm -f /usr/lib/sysusers.d/sandboxd.conf /usr/lib/tmpfiles.d/sandboxd.conf /usr/bin/sandboxd /usr/bin/sandboxctl
 rm -rf /usr/lib/sandboxd /run/sandboxd
 if [ "$purge" = yes ]; then
+  for kind in network volume; do
+    docker "$kind" ls --quiet --filter label=sandboxd.host | xargs --no-run-if-empty docker "$kind" rm >/dev/null
+  done
+  # the rules of networks, and those of routing that hold sandboxes back without them
+  nft list tables 2>/dev/null | awk '$3 ~ /^sandboxd_/' | while read -r _ family table; do
+    nft delete table "$family" "$table"
+  done
+  ip -4 rule flush protocol 115 2>/dev/null || true
+  # workspaces, the last that was mounted first: a directory that is mounted cannot be removed
+  findmnt --noheadings --list --output TARGET | grep '^/var/lib/sandboxd/' | tac | while read -r place; do
+    umount "$place"
+  done
   rm -rf /etc/sandboxd /var/lib/sandboxd
   ! getent group sandboxd >/dev/null || groupdel sandboxd
   echo "sandboxd is removed, with its configuration and state"

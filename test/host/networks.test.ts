@@ -211,4 +211,12 @@ describe.skipIf(isGuestMissing)("networks of the installed service", () => {
     const refused = await refusalOf(create("again", "acme"));
     expect(refused.reason).toBe("NETWORK_NOT_ALLOWED");
   });
+
+  test("and their rules go with the service, its state and workspaces", async () => {
+    const kernel =
+      "cat /proc/mounts; nft list tables; ip rule; docker network ls; docker volume ls; ls -d /var/lib/sandboxd";
+    expect(await host.guest.run(`${kernel} || true`)).toMatch(/sandboxd_.* proto 115/s);
+    await host.guest.run(`${releaseDirectory}/systemd/uninstall.sh --purge`);
+    expect(await host.guest.run(`${kernel} 2>/dev/null || true`)).not.toMatch(/sandboxd|sbx|proto 115/);
+  });
 });
