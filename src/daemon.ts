@@ -308,9 +308,8 @@ export async function startDaemon({ config, dev, log }: DaemonOptions): Promise<
     closers.push(() => inside.close());
     inside.processes.recover();
     const portParts = createPortParts({
-      ...{ config, key, repository, registry, log },
+      ...{ config, key, repository, tenants, registry, log },
       link: inside.link,
-      allowedPorts: (tenant) => tenants.policyOf(tenant).network.forwardPorts,
       attach: vitals.attach,
     });
     closers.push(() => portParts.close());

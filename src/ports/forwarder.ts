@@ -23,8 +23,11 @@ export interface PortConnection {
   end(): void;
   /** What comes next; undefined at its end. One at a time. @throws SandboxdError PORT_UNREACHABLE, TOOLBOX_UNAVAILABLE. */
   receive(): Promise<Buffer | undefined>;
-  /** Lets go of it; breaks it off for the program inside, unless both directions have ended. Closed already is success. */
-  close(): void;
+  /**
+   * Lets go of it; breaks it off for the program inside, unless both directions have ended. Closed already is success. `why` is what
+   * who still uses it is told.
+   */
+  close(why?: SandboxdError): void;
 }
 
 export interface Forwarders {
@@ -189,11 +192,11 @@ function portConnection(connection: Connection, port: Port): PortConnection {
       if (hasReceivedAll) return undefined;
       return bytesOf(connection.received() ?? (await connection.receive()));
     },
-    close() {
+    close(why) {
       if (isClosed) return;
       isClosed = true;
       if (hasReceivedAll && hasSentAll) connection.finish();
-      else fail(brokenOff(port));
+      else fail(why ?? brokenOff(port));
     },
   };
 }

@@ -1,6 +1,7 @@
 // TCP ports of sandboxes, for callers of the daemon: whether one may be reached, how many connections there are, and the way there.
 
 import type { Waiting } from "../engine/runtime.ts";
+import { SandboxdError } from "../errors.ts";
 import type { PortRange } from "../network/policy.ts";
 import type { SandboxRecord } from "../sandbox/record.ts";
 import type { Repository } from "../sandbox/repository.ts";
@@ -35,6 +36,8 @@ export interface Ports {
    * @throws SandboxdError as check, and PORT_UNREACHABLE, TOO_MANY_STREAMS, TOOLBOX_UNAVAILABLE.
    */
   connect(port: Port, options?: Waiting): Promise<PortConnection>;
+  /** Breaks off those that may not be reached any more, with what `check` says of them: after policies have changed. */
+  review(): void;
   /** How many are open, or being opened. */
   count(): number;
   /** Breaks off all. */
@@ -47,7 +50,7 @@ export function createPorts(options: PortsOptions): Ports {
   const { forwarders, repository, allowedPorts, onTransfer = () => {} } = options;
   const limits = { ...defaultLimits, ...options.limits };
   const counts = new Map<string, number>();
-  const open = new Set<PortConnection>();
+  const open = new Map<PortConnection, Port>();
   let count = 0;
 
   /** Takes a place; what is returned gives it back. */
@@ -100,23 +103,34 @@ export function createPorts(options: PortsOptions): Ports {
           if (bytes !== undefined) onTransfer(bytes.length);
           return bytes;
         },
-        close() {
-          connection.close();
+        close(why) {
+          connection.close(why);
           if (!isOpen) return;
           isOpen = false;
-          signal?.removeEventListener("abort", counted.close);
+          signal?.removeEventListener("abort", onAbort);
           open.delete(counted);
           leave();
         },
       };
-      open.add(counted);
-      signal?.addEventListener("abort", counted.close, { once: true });
+      const onAbort = () => counted.close();
+      open.set(counted, port);
+      signal?.addEventListener("abort", onAbort, { once: true });
       if (signal?.aborted) counted.close();
       return counted;
     },
+    review() {
+      for (const [connection, port] of [...open]) {
+        try {
+          check(port);
+        } catch (error) {
+          // one that does not run breaks off by itself
+          if (error instanceof SandboxdError && error.reason === "PORT_NOT_ALLOWED") connection.close(error);
+        }
+      }
+    },
     count: () => count,
     close() {
-      for (const connection of [...open]) connection.close();
+      for (const connection of [...open.keys()]) connection.close();
     },
   };
 }

@@ -163,6 +163,30 @@ describe("ForwardPort", () => {
     await expect(first()).rejects.toThrow("there is no sandbox");
     expect([served.ports.count(), served.attached()]).toEqual([0, 0]);
   });
+
+  test("breaks off where it is open once the policy allows its port no more, and goes on where it does", async () => {
+    const served = await openService();
+    const [one, other] = [await serve(echo), await serve(echo)];
+    const open = async (port: number) => {
+      const { say, requests } = conversation();
+      say({ sandboxId, port });
+      const answers = served.client.forwardPort(requests())[Symbol.asyncIterator]();
+      await answers.next();
+      return { say, answers };
+    };
+    const [narrowed, kept] = [await open(one.port), await open(other.port)];
+    const told = narrowed.answers.next();
+    served.allowed = [{ protocol: "TCP", first: other.port, last: other.port }];
+    served.ports.review();
+    await expect(told).rejects.toThrow(`allowed are ${other.port}`);
+    await becomes("the end of its connection", () => one.sockets.size === 0);
+    kept.say({ data: Buffer.from("still") });
+    const { value } = await kept.answers.next();
+    expect(Buffer.from(value?.data ?? "").toString()).toBe("still");
+    kept.say(undefined);
+    while (!(await kept.answers.next()).done);
+    expect([served.ports.count(), served.attached()]).toEqual([0, 0]);
+  });
 });
 
 describe("CreatePreview", () => {
