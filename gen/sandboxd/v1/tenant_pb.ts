@@ -285,7 +285,7 @@ export type TenantNetwork = Message<"sandboxd.v1.TenantNetwork"> & {
   egress?: EgressPolicy | undefined;
 
   /**
-   * Ports of its sandboxes that ForwardPort and previews may reach; of TCP. At most 64. Default: 8080.
+   * Ports of its sandboxes that ForwardPort and previews may reach; of TCP. What it no longer allows breaks off, also where it is open. At most 64. Default: 8080.
    *
    * @generated from field: repeated sandboxd.v1.PortRange forward_ports = 4;
    */
