@@ -41,7 +41,10 @@ if [ "$purge" = yes ]; then
   nft list tables 2>/dev/null | awk '$3 ~ /^sandboxd_/' | while read -r _ family table; do
     nft delete table "$family" "$table"
   done
-  ip -4 rule flush protocol 115 2>/dev/null || true
+  ip -4 rule list | sed -n 's/^0:\t\(.*\) proto 115 *$/\1/p' | while read -r rule; do
+    # shellcheck disable=SC2086 # words of its own
+    ip -4 rule del pref 0 $rule protocol 115
+  done
   # workspaces, the last that was mounted first: a directory that is mounted cannot be removed
   findmnt --noheadings --list --output TARGET | grep '^/var/lib/sandboxd/' | tac | while read -r place; do
     umount "$place"
