@@ -331,16 +331,19 @@ async function showInside({ sandboxes, processes, files, ports }, step) {
 
 /** The last line of a page that a web server in a sandbox serves. */
 async function fetched(ports, target, path) {
-  const hasEnd = Promise.withResolvers();
+  let end = () => {};
+  const ended = new Promise((resolve) => {
+    end = resolve;
+  });
   async function* sent() {
     yield target;
     yield { data: Buffer.from(`GET ${path} HTTP/1.0\r\n\r\n`) };
-    await hasEnd.promise;
+    await ended;
   }
   let page = "";
-  for await (const { data, end } of ports.forwardPort(sent(), call)) {
-    page += Buffer.from(data).toString();
-    if (end) hasEnd.resolve();
+  for await (const answer of ports.forwardPort(sent(), call)) {
+    page += Buffer.from(answer.data).toString();
+    if (answer.end) end();
   }
   return page.trim().split("\n").at(-1);
 }
