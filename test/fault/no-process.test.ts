@@ -45,9 +45,10 @@ describe.skipIf(engineObstacle !== undefined)(
       await witness?.close();
     });
 
-    /** The daemon's own threads count as processes. */
-    const allowNone = () =>
-      processes.write("pids.max", readdirSync(`/proc/${present(host.daemon.pid())}/task`).length);
+    /** Of processes beside the daemon's own threads, which count as such. */
+    const allow = (count: number) =>
+      processes.write("pids.max", count + readdirSync(`/proc/${present(host.daemon.pid())}/task`).length);
+    const allowNone = () => allow(0);
     const allowAll = () => processes.write("pids.max", "max");
     const refused = () => Number(/max (\d+)/.exec(processes.read("pids.events"))?.[1]);
 
@@ -73,6 +74,27 @@ describe.skipIf(engineObstacle !== undefined)(
         .split("\n")
         .filter((line) => line.includes("health check could not be tried") && line.includes(id)).length;
 
+    const isLookedAtAfter = (id: string, timeSeconds: number) =>
+      eventually(
+        "a probe",
+        () => lookedAt(id),
+        (time) => time > timeSeconds,
+        promptMs,
+      );
+
+    test("blames no sandbox where there is room for one process at a time", async () => {
+      await serve("one-at-a-time", overHttp);
+      allow(1);
+      try {
+        await isLookedAtAfter("one-at-a-time", await lookedAt("one-at-a-time"));
+        await isLookedAtAfter("one-at-a-time", await lookedAt("one-at-a-time"));
+        expect((await host.get("one-at-a-time")).status?.health?.state).toBe(HealthState.HEALTHY);
+      } finally {
+        allowAll();
+      }
+      await host.sandboxes.deleteSandbox({ sandboxId: "one-at-a-time" });
+    });
+
     test("fails no health check for it, does all else, and goes on once it can", async () => {
       const before = await serve("http", overHttp);
       await serve("tcp", { case: "tcp", value: { port: 8080 } } as Check["probe"]);
@@ -82,6 +104,7 @@ describe.skipIf(engineObstacle !== undefined)(
       // a probe that had begun may still end
       await sleep(1_000);
       const [httpAt, tcpAt] = await Promise.all(["http", "tcp"].map(lookedAt));
+      expect(httpAt, "it goes on running").toBeGreaterThan(0);
       const end = performance.now() + shortageMs;
       for (let turn = 0; performance.now() < end; turn += 1) {
         const sandboxId = `short-${turn}`;
@@ -100,12 +123,7 @@ describe.skipIf(engineObstacle !== undefined)(
       expect(during.status?.health?.state).toBe(HealthState.HEALTHY);
 
       allowAll();
-      await eventually(
-        "a probe",
-        () => lookedAt("http"),
-        (time) => time > (httpAt ?? 0),
-        promptMs,
-      );
+      await isLookedAtAfter("http", httpAt ?? 0);
       await serve("http-after", overHttp);
       expect(host.daemon.pid()).toBe(pid);
       await witness.check(host);
