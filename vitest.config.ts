@@ -3,7 +3,7 @@
 // in SANDBOXD_TEST_ENGINE), host tests a whole machine in an emulator (its disks are named by SANDBOXD_TEST_GUEST_IMAGE).
 import { defineConfig } from "vitest/config";
 
-// Two files at a time on two cores; the engine is one, and what a test starts has a name of its own.
+// They wait for the engine as much as for a core; the engine is one, and what a test starts has a name of its own.
 const withEngine = { hookTimeout: 60_000, globalSetup: ["test/harness/build.ts"] };
 
 /** They wait for most of their time: more of them at once take no longer. */
@@ -11,9 +11,18 @@ const waiting = ["drain", "health", "housekeeping", "idle", "metering", "recover
   (name) => `test/integration/${name}.test.ts`,
 );
 
-/** Faults of one daemon, or between it and the engine: nobody beside it feels them. */
-const besides = [
-  ...["disk-full", "engine-answers", "health", "kill-points", "networks", "operator", "workspaces"],
+/** Faults of the engine itself, and a load that it shows: everything that uses it feels them, so they are alone. */
+const engineFaults = [
+  ...[
+    "crowd",
+    "engine",
+    "engine-conditions",
+    "engine-frozen",
+    "engine-gone",
+    "engine-harness",
+    "engine-limits",
+  ],
+  "processes",
 ].map((name) => `test/fault/${name}.test.ts`);
 
 export default defineConfig({
@@ -25,6 +34,10 @@ export default defineConfig({
           include: ["test/unit/**/*.test.ts"],
           // Against what hangs; a machine may be slow.
           testTimeout: 60_000,
+          // They wait for syncs and timers, and none leaves anything behind in its process, which a file each would cost more than
+          // most of their tests.
+          maxWorkers: 3,
+          isolate: false,
           sequence: { groupOrder: 0 },
         },
       },
@@ -45,6 +58,7 @@ export default defineConfig({
           exclude: waiting,
           testTimeout: 60_000,
           maxWorkers: 2,
+          isolate: false,
           sequence: { groupOrder: 2 },
           ...withEngine,
         },
@@ -62,9 +76,11 @@ export default defineConfig({
       {
         test: {
           name: "fault-beside",
-          include: besides,
+          // Faults of one daemon, or between it and the engine: nobody beside it feels them.
+          include: ["test/fault/**/*.test.ts"],
+          exclude: engineFaults,
           testTimeout: 180_000,
-          maxWorkers: 2,
+          maxWorkers: 3,
           sequence: { groupOrder: 4 },
           ...withEngine,
         },
@@ -72,10 +88,8 @@ export default defineConfig({
       {
         test: {
           name: "fault",
-          include: ["test/fault/**/*.test.ts"],
-          exclude: besides,
+          include: engineFaults,
           testTimeout: 180_000,
-          // A fault in the engine is felt by everything that uses it.
           fileParallelism: false,
           sequence: { groupOrder: 5 },
           ...withEngine,

@@ -5,7 +5,7 @@ import { createHash, randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { request } from "node:http";
-import { connect } from "node:net";
+import { connect, type Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Client } from "@connectrpc/connect";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -18,6 +18,7 @@ import {
   mebibyte,
   present,
   refusalOf,
+  specOf,
   startHost,
   tenant,
 } from "../harness/sandboxes.ts";
@@ -136,6 +137,21 @@ function get(url: string, headers: Readonly<Record<string, string>> = {}): Promi
     });
     sent.end();
   });
+}
+
+/** Opens a WebSocket, as far as the server inside knows of one, and reads what that says first. */
+async function upgraded({ url, token }: { readonly url: string; readonly token: string }): Promise<Socket> {
+  const { host, port } = new URL(url);
+  const socket = connect({ host: "127.0.0.1", port: Number(port) });
+  let received = "";
+  const listen = (bytes: Buffer) => (received += bytes.toString());
+  socket.on("data", listen);
+  socket.write(
+    `GET / HTTP/1.1\r\nHost: ${host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nAuthorization: Bearer ${token}\r\n\r\n`,
+  );
+  await expect.poll(() => received, patience).toMatch(/^HTTP\/1\.1 101 .*\r\n\r\nready $/s);
+  socket.off("data", listen);
+  return socket;
 }
 
 describe.skipIf(engineObstacle !== undefined)(`ports of sandboxes (${engineObstacle ?? "engine"})`, () => {
@@ -290,17 +306,11 @@ describe.skipIf(engineObstacle !== undefined)(`ports of sandboxes (${engineObsta
       502,
     );
 
-    const chat = await ports.createPreview({ sandboxId: "web", port: 9002, ttl: { seconds: 60n } });
-    const { host: name, port } = new URL(chat.url);
-    const socket = connect({ host: "127.0.0.1", port: Number(port) });
-    let received = "";
-    socket.on("data", (bytes: Buffer) => (received += bytes.toString()));
-    socket.write(
-      `GET / HTTP/1.1\r\nHost: ${name}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nAuthorization: Bearer ${chat.token}\r\n\r\n`,
-    );
-    await expect.poll(() => received, patience).toMatch(/^HTTP\/1\.1 101 .*\r\n\r\nready $/s);
+    const ttl = { seconds: 60n };
+    const socket = await upgraded(await ports.createPreview({ sandboxId: "web", port: 9002, ttl }));
     socket.write("frames");
-    await expect.poll(() => received, patience).toMatch(/ready frames$/);
+    const [echo] = await once(socket, "data");
+    expect(String(echo)).toBe("frames");
     socket.destroy();
   });
 
@@ -321,6 +331,49 @@ describe.skipIf(engineObstacle !== undefined)(`ports of sandboxes (${engineObsta
     let text = "";
     for await (const part of response) text += String(part);
     expect(text).toContain(sha256(body));
+  });
+
+  test("a policy that is narrowed breaks off what it allows no more, at once, and nothing else", async () => {
+    await allow(8080, 9999);
+    const [kept, narrowed] = [forward(ports, "web", 9000), forward(ports, "web", 9001)];
+    await Promise.all([kept.open, narrowed.next()]);
+    const socket = await upgraded(await ports.createPreview({ sandboxId: "web", port: 9002 }));
+    const closed = once(socket.on("error", () => undefined).resume(), "close");
+    await allow(9000, 9000);
+    expect(await refusalOf(narrowed.rest())).toMatchObject({
+      code: "PermissionDenied",
+      reason: "PORT_NOT_ALLOWED",
+    });
+    await closed;
+    kept.send(Buffer.from("still"));
+    expect((await kept.next()).toString()).toBe("still");
+    kept.cancel();
+  });
+
+  test("so does the default policy, when the configuration is read again", async () => {
+    const configured = (port: string) => {
+      const network = { forward_ports: [port] };
+      host.daemon.configure({ preview: { address: "127.0.0.1:0" }, tenants: { default: { network } } });
+      return host.daemon.kill("SIGHUP");
+    };
+    await configured("9000");
+    const spec = specOf(serving, roomy);
+    await host.sandboxes.createSandbox({ sandboxId: "of-no-policy", tenant: "never-put", spec });
+    const call = await eventually(
+      "the echo",
+      async () => {
+        const tried = forward(ports, "of-no-policy", 9000);
+        return tried.open.then(
+          () => tried,
+          () => undefined,
+        );
+      },
+      (open) => open !== undefined,
+    );
+    const over = refusalOf(present(call).rest());
+    await configured("8080");
+    expect((await over).reason).toBe("PORT_NOT_ALLOWED");
+    await host.sandboxes.deleteSandbox({ sandboxId: "of-no-policy" });
   });
 
   test("sandboxctl forwards ports, and tells where a browser finds one", async () => {

@@ -30,7 +30,7 @@ const answerBytes = 12;
 const script = `exec 4<>"/dev/tcp/127.0.0.1/$1" || exit ${refusedCode}
 printf +
 printf 'GET %s HTTP/1.1\\r\\nHost: 127.0.0.1:%s\\r\\nUser-Agent: sandboxd\\r\\nAccept: */*\\r\\nConnection: close\\r\\n\\r\\n' "$2" "$1" >&4
-IFS= read -r -t "$3" -N ${answerBytes} answer <&4
+IFS= read -r -t "$3" -d '' -n ${answerBytes} answer <&4
 printf %s "$answer"`;
 
 export async function probeHttp({
