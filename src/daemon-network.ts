@@ -13,8 +13,9 @@ import { networkFacts } from "./network/facts.ts";
 import { createFirewall, type Denials, type Firewall } from "./network/firewall/firewall.ts";
 import { createNetworks, type Networks, notForwarding } from "./network/networks.ts";
 import { createResolver, type Resolver } from "./network/resolver/resolver.ts";
-import { hasInterface, routedBlocks } from "./network/routes.ts";
+import { hasInterface, ownAddresses, routedBlocks } from "./network/routes.ts";
 import { createShaper } from "./network/shaping.ts";
+import { createSniProxy, type SniProxy } from "./network/sni-proxy/sni-proxy.ts";
 import type { Log } from "./observe/log.ts";
 import type { MetricsRegistry } from "./observe/metrics.ts";
 import { hostSelector, labelPrefix } from "./sandbox/labels.ts";
@@ -54,28 +55,42 @@ export interface Networking {
 export function createNetworking(options: NetworkingOptions): Networking {
   const { config, currentConfig, hostId, host, runtime, repository, registry } = options;
   const log = options.log.child("networks");
-  const { pools, subnetPrefix } = config.network;
+  const { pools, subnetPrefix, sniPort } = config.network;
   const firewall = createFirewall({
     tag: hostTag(hostId),
     pools,
     // a question over TCP takes several
     questionsPerSecond: 20 * config.network.dnsQueriesPerSecond,
+    sniPort,
     log: options.log.child("firewall"),
   });
   const denialEvents = createDenialEvents({ repository, log });
+  const tellDenied = (reason: "name" | "sni") => (sandboxId: string, destination: string) =>
+    denialEvents.add(sandboxId, { reason, destination, count: 1, timeMs: Date.now() });
+  const clientAt = (address: string) => {
+    const record = networks.at(address);
+    if (record === undefined) return undefined;
+    const { egress } = networks.effectiveOf(record);
+    return { sandboxId: record.id, ...(egress === undefined ? {} : { egress }) };
+  };
   const resolver = createResolver({
     upstreams: () => upstreamsOf(currentConfig()),
     queriesPerSecond: config.network.dnsQueriesPerSecond,
-    asker(address) {
-      const record = networks.at(address);
-      if (record === undefined) return undefined;
-      const { egress } = networks.effectiveOf(record);
-      return { sandboxId: record.id, ...(egress === undefined ? {} : { egress }) };
-    },
+    asker: clientAt,
     learn: firewall.learn,
-    onDenied: (sandboxId, name) =>
-      denialEvents.add(sandboxId, { reason: "name", destination: name, count: 1, timeMs: Date.now() }),
+    onDenied: tellDenied("name"),
     log: options.log.child("resolver"),
+  });
+  const sniProxy = createSniProxy({
+    port: sniPort,
+    client: clientAt,
+    async addressesOf(gateway, name, egress) {
+      const found = await resolver.addressesOf(gateway, name, egress);
+      const own = ownAddresses();
+      return found.filter((address) => !own.has(address));
+    },
+    onDenied: tellDenied("sni"),
+    log: options.log.child("sni-proxy"),
   });
   const shaper = createShaper({ log });
   const selector = hostSelector(hostId);
@@ -95,6 +110,7 @@ export function createNetworking(options: NetworkingOptions): Networking {
     },
     firewall,
     resolver,
+    sniProxy,
     shaper,
     pidOf(record, containerId) {
       const facts = host.facts();
@@ -116,13 +132,14 @@ export function createNetworking(options: NetworkingOptions): Networking {
     firewall.subscribe(tell),
     // a sandbox may have been made ready under the policy of before, while the new one was written
     options.tenants.subscribe((name) => {
+      sniProxy.review();
       const held = networks.hold(name, options.tenants.policyOf(name).network);
       held.catch((error: unknown) =>
         log.warn({ tenant: name, err: messageOf(error) }, "its networks are not held"),
       );
     }),
   ];
-  meterNetworks(registry, { networks, firewall, resolver });
+  meterNetworks(registry, { networks, firewall, resolver, sniProxy });
 
   /** A host on which no sandbox has a network is not worse for not being able to give one. */
   function tell(): void {
@@ -154,11 +171,19 @@ export function createNetworking(options: NetworkingOptions): Networking {
       return {
         effective: networks.effectiveOf(record),
         enforced: firewall.problem() === undefined,
-        denials: { ...denied, queries, queriesRefused: refused },
+        denials: {
+          ...denied,
+          queries,
+          queriesRefused: refused,
+          sni: sniProxy.denials().get(record.id) ?? 0,
+        },
       };
     },
     hold: () => attempt("rules of networks could not be put in place", networks.holdAll),
-    reload: () => attempt("networks do not hold what was read", networks.boundAll),
+    async reload() {
+      await attempt("networks do not hold what was read", networks.boundAll);
+      sniProxy.review();
+    },
     async recover() {
       await attempt("rules of networks could not be put in place", networks.holdAll);
       await attempt("networks could not be taken up", networks.bridgeAll);
@@ -178,7 +203,7 @@ const noDenials: Denials = { policy: 0, host: 0, peer: 0, spoofed: 0, connection
 /** Sums over all sandboxes: their ids are no labels. What one that is gone was refused stays in the sums. */
 function meterNetworks(
   { metrics, onRender }: MetricsRegistry,
-  { networks, firewall, resolver }: NetworkParts,
+  { networks, firewall, resolver, sniProxy }: NetworkParts,
 ): void {
   let told = new Map<string, number>();
   onRender(() => {
@@ -198,6 +223,9 @@ function meterNetworks(
       metrics.nameQueries.add({ outcome: "answered" }, risen(`${id} answered`, queries));
       metrics.nameQueries.add({ outcome: "refused" }, risen(`${id} refused`, refused));
     }
+    for (const [id, count] of sniProxy.denials())
+      metrics.networkDenied.add({ reason: "sni" }, risen(`${id} sni`, count));
+    metrics.sniConnections.set({}, sniProxy.count());
     told = now;
   });
 }
@@ -206,4 +234,5 @@ interface NetworkParts {
   readonly networks: Networks;
   readonly firewall: Firewall;
   readonly resolver: Resolver;
+  readonly sniProxy: SniProxy;
 }

@@ -55,6 +55,7 @@ export interface NetworkView {
     readonly packets: number;
     readonly queries: number;
     readonly queriesRefused: number;
+    readonly sni: number;
   };
 }
 
@@ -81,13 +82,14 @@ export function networkSpecOf({ networkMode, egress, networkLimits }: SandboxNet
 
 /** Complete. What is no address and no name stays as it is, to be refused by that text. */
 export function egressOf(message: EgressMessage): EgressPolicy {
-  const { scope, ports, allowCidrs, denyCidrs, allowDomains } = message;
+  const { scope, ports, allowCidrs, denyCidrs, allowDomains, checkSni } = message;
   return {
     scope: scope === EgressScope.LISTED ? "LISTED" : "PUBLIC",
     ports: ports.length === 0 ? defaultEgress.ports : ports.map(portRangeOf),
     allowCidrs: allowCidrs.map(canonicalCidr),
     denyCidrs: denyCidrs.map(canonicalCidr),
     allowDomains: allowDomains.map(canonicalDomain),
+    ...(checkSni ? { checkSni } : {}),
   };
 }
 
@@ -147,6 +149,7 @@ export function networkStatusOf(
       packets: BigInt(denials.packets),
       queries: BigInt(denials.queries),
       queriesRefused: BigInt(denials.queriesRefused),
+      sni: BigInt(denials.sni),
     },
   };
 }
@@ -169,6 +172,7 @@ function egressMessageOf(policy: EgressPolicy): Init<MessageInitShape<typeof Egr
     allowCidrs: [...policy.allowCidrs],
     denyCidrs: [...policy.denyCidrs],
     allowDomains: [...policy.allowDomains],
+    checkSni: policy.checkSni === true,
   };
 }
 

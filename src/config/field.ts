@@ -123,12 +123,15 @@ export function ratio<const O extends Options<number> & Bounds>(options: O): Fie
 }
 
 /** Yes or no. */
-export function flag(options: Options<boolean> & { readonly default: boolean }): Field<boolean> {
-  return field<boolean, "">(options, {
+export function flag<const O extends Options<boolean>>(options: O): Field<Value<boolean, O>> {
+  return field<Value<boolean, O>, "">(options, {
     allowed: "true, false",
     fallback: options.default,
     unit: "",
-    read: (raw) => (typeof raw === "boolean" ? { value: raw } : { problem: "is neither true nor false" }),
+    read: (raw) =>
+      typeof raw === "boolean"
+        ? { value: raw as Value<boolean, O> }
+        : { problem: "is neither true nor false" },
     fromText: (given) => (given === "true" ? true : given === "false" ? false : given),
   });
 }

@@ -56,8 +56,9 @@ export function egressOfKeys({
   allowCidrs,
   denyCidrs,
   allowDomains,
+  checkSni,
 }: EgressKeys): EgressPolicy | undefined {
-  if ([scope, ports, allowCidrs, denyCidrs, allowDomains].every((value) => value === undefined))
+  if ([scope, ports, allowCidrs, denyCidrs, allowDomains, checkSni].every((value) => value === undefined))
     return undefined;
   return {
     scope: scope === "listed" ? "LISTED" : "PUBLIC",
@@ -65,6 +66,7 @@ export function egressOfKeys({
     allowCidrs: blocksOf(allowCidrs),
     denyCidrs: blocksOf(denyCidrs),
     allowDomains: (allowDomains ?? []).map(canonicalDomain),
+    ...(checkSni === true ? { checkSni } : {}),
   };
 }
 

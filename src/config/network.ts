@@ -133,6 +133,12 @@ export const networkSection = () =>
       default: 50,
       meaning: "Questions that one sandbox may ask per second; further ones are refused.",
     }),
+    sni_port: integer({
+      min: 1_024,
+      max: 65_535,
+      default: 10_443,
+      meaning: "Of the gateways of tenants: where TLS connections arrive whose server names are checked.",
+    }),
   });
 
 export const proxiesTable = () =>
@@ -159,6 +165,9 @@ const cidrsMeaning =
   "Addresses that may be reached. Those that are not public only within [network] allow_private.";
 const denyMeaning = "Addresses that may not be reached, whatever else allows them.";
 const domainsMeaning = "With listed: names whose addresses may be reached. No other name is then answered.";
+
+const sniMeaning =
+  "Whether TLS on port 443 to these names is dialed by the daemon, by the server name (SNI) that it asks for.";
 
 const rate = { min: 8_192, max: 12_500_000_000 };
 
@@ -193,6 +202,7 @@ export const tenantNetworkSection = () =>
       allow_cidrs: list(block, { max: lists, default: [], meaning: cidrsMeaning }),
       deny_cidrs: list(block, { max: lists, default: [], meaning: denyMeaning }),
       allow_domains: list(domain, { max: lists, default: [], meaning: domainsMeaning }),
+      check_sni: flag({ default: false, meaning: sniMeaning }),
     }),
     limits: limitsSection("The most that each of them may have. A bound that is left out is none."),
   });
@@ -207,6 +217,7 @@ export const templateEgress = () =>
       allow_cidrs: list(block, { max: lists, meaning: cidrsMeaning }),
       deny_cidrs: list(block, { max: lists, meaning: denyMeaning }),
       allow_domains: list(domain, { max: lists, meaning: domainsMeaning }),
+      check_sni: flag({ meaning: `${sniMeaning} Left out: false.` }),
     },
   );
 

@@ -7,7 +7,7 @@ import type { Repository } from "../sandbox/repository.ts";
 
 /** One kind of refusal; mirrors `sandboxd.v1.NetworkDenial`. */
 export interface NetworkDenial {
-  readonly reason: "policy" | "host" | "peer" | "spoofed" | "connections" | "packets" | "name";
+  readonly reason: "policy" | "host" | "peer" | "spoofed" | "connections" | "packets" | "name" | "sni";
   /** An address with its port, or a name. */
   readonly destination: string;
   readonly protocol?: "TCP" | "UDP";

@@ -27,6 +27,7 @@ export function intersectEgress(one: EgressPolicy, other: EgressPolicy): EgressP
     scope: one.scope === "PUBLIC" && other.scope === "PUBLIC" ? "PUBLIC" : "LISTED",
     ports: commonPorts(one.ports, other.ports),
     allowDomains: domainsOfBoth(one, other),
+    ...(one.checkSni === true || other.checkSni === true ? { checkSni: true as const } : {}),
   } as const;
   const allowed = intersection(allowedByAddress(one), allowedByAddress(other));
   return canonical(common, allowed, union(setOf(one.denyCidrs), setOf(other.denyCidrs)));
@@ -85,18 +86,26 @@ export function canonicalPorts(ports: readonly PortRange[]): readonly PortRange[
 }
 
 function canonical(
-  { scope, ports, allowDomains }: Pick<EgressPolicy, "scope" | "ports" | "allowDomains">,
+  {
+    scope,
+    ports,
+    allowDomains,
+    checkSni,
+  }: Pick<EgressPolicy, "scope" | "ports" | "allowDomains" | "checkSni">,
   allowed: AddressSet,
   denied: AddressSet,
 ): EgressPolicy {
   const isPublic = scope === "PUBLIC";
+  const domains = isPublic ? [] : canonicalDomains(allowDomains);
   return {
     scope,
     ports: canonicalPorts(ports),
     // what is public is allowed without being named
     allowCidrs: cidrsOf(isPublic ? intersection(allowed, specialAddresses) : allowed),
     denyCidrs: cidrsOf(denied),
-    allowDomains: isPublic ? [] : canonicalDomains(allowDomains),
+    allowDomains: domains,
+    // without names there is nothing to check
+    ...(checkSni === true && domains.length > 0 ? { checkSni } : {}),
   };
 }
 

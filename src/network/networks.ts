@@ -13,6 +13,7 @@ import type { NetworkMode, NetworkPlace, TenantNetwork } from "./policy.ts";
 import { createReleases } from "./releases.ts";
 import type { Resolver } from "./resolver/resolver.ts";
 import type { Shaper } from "./shaping.ts";
+import type { SniProxy } from "./sni-proxy/sni-proxy.ts";
 
 export interface NetworksOptions
   extends Pick<BridgesOptions, "rules" | "engine" | "routed" | "hasInterface"> {
@@ -23,6 +24,7 @@ export interface NetworksOptions
   readonly allowPrivate: () => readonly string[];
   readonly firewall: Firewall;
   readonly resolver: Resolver;
+  readonly sniProxy: SniProxy;
   readonly shaper: Shaper;
   /** Whether the kernel forwards packets at all. */
   readonly forwards: () => boolean;
@@ -65,7 +67,7 @@ export interface Networks {
 }
 
 export function createNetworks(options: NetworksOptions): Networks {
-  const { repository, policyOf, firewall, resolver, shaper, log } = options;
+  const { repository, policyOf, firewall, resolver, sniProxy, shaper, log } = options;
   /** By sandbox: whose place must be given back to the kernel. */
   const placed = new Map<string, { readonly tenant: string; readonly address: string }>();
   /** Whose each address is. */
@@ -83,6 +85,12 @@ export function createNetworks(options: NetworksOptions): Networks {
 
   const bridges = createBridges({
     ...options,
+    resolver: {
+      listen: resolver.listen,
+      async unlisten(gateway) {
+        await Promise.all([resolver.unlisten(gateway), sniProxy.unlisten(gateway)]);
+      },
+    },
     isUsed: (tenant) => recordsOf(tenant).length > 0,
     isFixed: (tenant) => recordsOf(tenant).some(({ containerId }) => containerId !== ""),
     dropRules: (bridge) => firewall.change({ removeBridges: [bridge] }),
@@ -119,6 +127,7 @@ export function createNetworks(options: NetworksOptions): Networks {
     owners.delete(had.address);
     shaped.delete(id);
     resolver.forget(id);
+    sniProxy.forget(id);
     bridges.tidySoon();
     releases.add(id);
   }
@@ -173,6 +182,12 @@ export function createNetworks(options: NetworksOptions): Networks {
     shaped.set(id, text);
   }
 
+  /** Has the server names of those checked whose policy says so. A bridge that is not there yet gets it with the start that needs it. */
+  async function checkNames(records: readonly SandboxRecord[], policy: TenantNetwork): Promise<void> {
+    const place = records.find((record) => effectiveUnder(record, policy).egress?.checkSni === true)?.place;
+    if (place !== undefined && options.hasInterface(place.bridge)) await sniProxy.listen(place.gateway);
+  }
+
   /** The first change takes the place of what an earlier life left in the kernel, and so has to be everything. */
   async function holdAll(): Promise<void> {
     const changes = tenantsWithPlace().map((tenant) => changeOf(recordsOf(tenant), policyOf(tenant)));
@@ -192,6 +207,7 @@ export function createNetworks(options: NetworksOptions): Networks {
 
   async function holdThese(records: readonly SandboxRecord[], policy: TenantNetwork): Promise<void> {
     if (records.length === 0) return;
+    await checkNames(records, policy);
     await change(changeOf(records, policy));
     await Promise.all(records.filter(isUp).map((record) => shape(record, policy)));
   }
@@ -199,8 +215,10 @@ export function createNetworks(options: NetworksOptions): Networks {
   for (const record of repository.all()) remember(record);
   const unsubscribe = repository.subscribe((id) => {
     const record = repository.get(id);
-    if (record === undefined) released(id);
-    else remember(record);
+    if (record === undefined) return released(id);
+    remember(record);
+    if (record.state === "STOPPED" || record.state === "FAILED") sniProxy.drop(id);
+    else sniProxy.review(id);
   });
 
   return {
@@ -220,10 +238,11 @@ export function createNetworks(options: NetworksOptions): Networks {
       const hold = (at: NetworkPlace) => change(changeOf([{ ...record, place: at }], policyOf(tenant)));
       // beside each other: rules name the bridge, and can be there before it
       await Promise.all([bridges.ready(tenant), hold(place)]);
-      if (bridges.netOf(tenant).subnet === place.subnet) return place;
-      const moved = placeIn(tenant);
-      await hold(moved);
-      return moved;
+      const isMoved = bridges.netOf(tenant).subnet !== place.subnet;
+      const now = isMoved ? placeIn(tenant) : place;
+      if (isMoved) await hold(now);
+      await checkNames([{ ...record, place: now }], policyOf(tenant));
+      return now;
     },
     async bound(record, containerId) {
       const policy = policyOf(record.tenant);
@@ -253,7 +272,12 @@ export function createNetworks(options: NetworksOptions): Networks {
       for (const tenant of tenantsWithPlace()) await holdThese(recordsOf(tenant), policyOf(tenant));
     },
     async bridgeAll() {
-      await Promise.all(tenantsWithPlace().map(bridges.ready));
+      await Promise.all(
+        tenantsWithPlace().map(async (tenant) => {
+          await bridges.ready(tenant);
+          await checkNames(recordsOf(tenant), policyOf(tenant));
+        }),
+      );
     },
     at(address) {
       const owner = owners.get(address);
@@ -265,7 +289,7 @@ export function createNetworks(options: NetworksOptions): Networks {
       bridges.close();
       releases.close();
       unsubscribe();
-      await resolver.close();
+      await Promise.all([resolver.close(), sniProxy.close()]);
       await firewall.close();
     },
   };

@@ -20,6 +20,8 @@ export interface EgressPolicy {
   readonly denyCidrs: readonly string[];
   /** Exact, or every name below one: "*.example.com". Where there are any, the resolver answers those and no others. */
   readonly allowDomains: readonly string[];
+  /** Whether TLS connections to those names are made by the daemon, by the name that they ask for. Absent: no. */
+  readonly checkSni?: true;
 }
 
 /** Bounds of a sandbox's traffic; what is absent is not bounded. Mirrors `sandboxd.v1.NetworkLimits`. */

@@ -1,6 +1,7 @@
-// What this process's network namespace has: interfaces, and the blocks that it routes.
+// What this process's network namespace has: interfaces, their addresses, and the blocks that it routes.
 
 import { readFileSync } from "node:fs";
+import { networkInterfaces } from "node:os";
 import type { Cidr } from "./addresses.ts";
 
 /** From linux/route.h. */
@@ -9,6 +10,13 @@ const routeIsUp = 0x1;
 /** Also of an interface that is down or without an address. /proc/net is that of the reader's own namespace, unlike /sys/class/net. */
 export function hasInterface(name: string, table = readFileSync("/proc/net/dev", "latin1")): boolean {
   return table.split("\n").some((line) => line.trimStart().startsWith(`${name}:`));
+}
+
+/** The addresses of all of its interfaces. */
+export function ownAddresses(): ReadonlySet<string> {
+  return new Set(
+    Object.values(networkInterfaces()).flatMap((ones = []) => ones.map(({ address }) => address)),
+  );
 }
 
 /**

@@ -18,6 +18,9 @@ export interface HostRules {
   readonly proxies: readonly string[];
 }
 
+/** Where server names are checked. */
+const tlsPort = 443;
+
 /** Never reached, whatever a host allows. */
 export const unreachable = [
   { block: "0.0.0.0/8", why: "the host itself" },
@@ -33,7 +36,7 @@ export function egressViolations(
   at: string,
   host: Pick<HostRules, "allowPrivate" | "pools">,
 ): readonly FieldViolation[] {
-  const { scope, ports, allowCidrs, denyCidrs, allowDomains } = policy;
+  const { scope, ports, allowCidrs, denyCidrs, allowDomains, checkSni } = policy;
   return [
     ...portViolations(ports, `${at}.ports`),
     ...allowCidrs.flatMap((text, index) =>
@@ -54,7 +57,18 @@ export function egressViolations(
           },
         ]
       : []),
+    ...(checkSni === true ? violation(`${at}.check_sni`, uncheckable(policy)) : []),
   ];
+}
+
+/** Why there is nothing whose server names could be checked. */
+function uncheckable({ ports, allowDomains }: EgressPolicy): string | undefined {
+  if (allowDomains.length === 0)
+    return "means nothing without allow_domains: it is their names that are checked";
+  const hasTls = ports.some(
+    ({ protocol, first, last }) => protocol === "TCP" && first <= tlsPort && tlsPort <= last,
+  );
+  return hasTls ? undefined : `means nothing without TCP ${tlsPort} among the ports: names are checked there`;
 }
 
 /** Of a tenant's whole policy. */

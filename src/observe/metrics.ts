@@ -56,12 +56,19 @@ export const catalogue = {
     "sandboxd_network_enforced",
     "1 while the kernel holds the rules of sandboxes' networks, or none has one.",
   ),
-  networkDenied: counter("sandboxd_network_denied_total", "Packets of sandboxes that were refused, by why.", [
-    "reason",
-  ]),
+  networkDenied: counter(
+    "sandboxd_network_denied_total",
+    "Packets of sandboxes that were refused, and TLS connections for their server name, by why.",
+    ["reason"],
+  ),
   nameQueries: counter("sandboxd_name_queries_total", "Questions for names, by whether they were answered.", [
     "outcome",
   ]),
+
+  sniConnections: gauge(
+    "sandboxd_sni_connections",
+    "TLS connections of sandboxes whose server names are checked.",
+  ),
 
   portConnections: gauge(
     "sandboxd_port_connections",

@@ -263,6 +263,7 @@ const refusals = {
   connections: "connections above its bounds",
   packets: "packets above its bound",
   queriesRefused: "questions for names that its egress policy does not allow, or that were too many",
+  sni: "TLS connections to a server name that its egress policy does not allow, or to none",
 } as const;
 
 function ofNetwork({ network }: Circumstances): readonly Finding[] {

@@ -26,5 +26,7 @@ export async function reaches(
   port: number,
 ): Promise<boolean> {
   const output = await printed(daemon, sandboxId, `echo hello | nc -w 1 ${destination} ${port}`);
+  // who could not even ask shows nothing
+  if (/can't fork/.test(output)) throw new Error(`nobody could ask: ${output}`);
   return output.startsWith("hello");
 }

@@ -3,7 +3,7 @@
 
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
-import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
+import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
 import type { EffectiveEgress } from "../../src/network/effective.ts";
 import { createFirewall, type DenialSample, type Firewall } from "../../src/network/firewall/firewall.ts";
 import type { NetworkLimits } from "../../src/network/policy.ts";
@@ -169,7 +169,7 @@ describe.skipIf(internetObstacle !== undefined)(
         ...[443, 444].map((port) => internet.serve({ protocol: "udp", address: beyond.site, port })),
         ...hidden.map((address) => internet.serve({ protocol: "udp", address, port: 443 })),
         internet.serve({ protocol: "udp", address: beyond.dns, port: 53 }),
-        ...[7070, 53].map((port) => host.serve({ port })),
+        ...[7070, 53, 10_443].map((port) => host.serve({ port })),
         ...[7070, 53].map((port) => host.serve({ protocol: "udp", address: net.gateway, port })),
         ...[bob, carol].map((peer) => peer.serve({ port: 443 })),
         ...[bob, carol].map((peer) => peer.serve({ protocol: "udp", address: "0.0.0.0", port: 443 })),
@@ -333,6 +333,76 @@ describe.skipIf(internetObstacle !== undefined)(
       expect(await alice.say("old", timeoutMs)).toBe("silent");
       expect(await alice.ask({ ...site, to: beyond.mirror, timeoutMs })).toBe("silent");
       await alice.let("old");
+    });
+
+    describe("where server names are checked", () => {
+      const site = { to: beyond.site, port: 443 };
+      const ports = [...udpToo, { protocol: "TCP", first: 80, last: 80 }] as const;
+      const names = egressOf({ scope: "LISTED", ports, allowDomains: ["site.test"], checkSni: true });
+      const learn = () =>
+        firewall.learn("alice", [{ address: beyond.site, ttlMs: 60_000, name: "site.test" }]);
+
+      beforeEach(() => hold(names));
+
+      /** Whether it is the host that takes connections to the site: the site itself is not there meanwhile. */
+      async function isTaken(): Promise<boolean> {
+        world.internet.run(["ip", "addr", "del", `${beyond.site}/32`, "dev", "lo"]);
+        try {
+          return (await alice.ask({ ...site, timeoutMs })) === "answered";
+        } finally {
+          world.internet.run(["ip", "addr", "add", `${beyond.site}/32`, "dev", "lo"]);
+        }
+      }
+
+      test("TLS connections to learned addresses come to the host, and no other", async () => {
+        expect(await alice.ask({ ...site, timeoutMs })).toBe("silent");
+        await learn();
+        expect(await isTaken()).toBe(true);
+        expect(await alice.ask({ ...site, to: beyond.mirror, timeoutMs })).toBe("silent");
+        // neither by asking the host itself, nor by QUIC
+        expect(await alice.ask({ to: net.gateway, port: 10_443, timeoutMs })).toBe("silent");
+        expect(await alice.ask({ ...site, protocol: "udp", timeoutMs })).toBe("silent");
+        // what is not TLS is by address, as elsewhere
+        expect(await alice.ask({ to: beyond.site, port: 80 })).toBe("answered");
+      });
+
+      test("what is allowed by address is reached itself, and what is denied not at all", async () => {
+        await learn();
+        await hold({ ...names, allowCidrs: [`${beyond.site}/32`] });
+        expect(await isTaken()).toBe(false);
+        expect(await alice.ask(site)).toBe("answered");
+        await hold({ ...names, denyCidrs: [`${beyond.site}/32`] });
+        expect(await alice.ask({ ...site, timeoutMs })).toBe("silent");
+        expect(await isTaken()).toBe(false);
+      });
+
+      test("nobody else is led there, and a policy that no longer checks, or begins to, cuts what is open", async () => {
+        await learn();
+        expect(await alice.hold("checked", site)).toBe("open");
+        const { checkSni: _, ...unchecked } = names;
+        await hold(unchecked);
+        expect(await alice.say("checked", timeoutMs)).toBe("silent");
+        expect(await isTaken()).toBe(false);
+        expect(await alice.hold("unchecked", site)).toBe("open");
+        await hold(names);
+        expect(await alice.say("unchecked", timeoutMs)).toBe("silent");
+        expect(await isTaken()).toBe(true);
+        for (const name of ["checked", "unchecked"]) await alice.let(name);
+      });
+
+      test("its bounds of connections hold there too", async () => {
+        await learn();
+        await firewall.change({ put: [aliceHas(names, { connections: 2 })] });
+        for (const name of ["a", "b"]) expect(await alice.hold(name, site)).toBe("open");
+        expect(await alice.hold("c", { ...site, timeoutMs })).toBe("silent");
+        for (const name of ["a", "b", "c"]) await alice.let(name);
+      });
+
+      test("the rules of that are put back too", async () => {
+        await learn();
+        world.host.run(["nft", "flush", "chain", "inet", "sandboxd_0a1b2c3d", "divert"]);
+        await soon(async () => expect(await isTaken()).toBe(true));
+      });
     });
 
     test("a narrower policy cuts connections that are open", async () => {

@@ -1,9 +1,10 @@
 // Networks of sandboxes, from a caller's request to the packets: the daemon, the engine, the kernel's rules and the resolver together,
 // with an internet of the test's own.
 
-import { execFileSync, spawn } from "node:child_process";
+import { type ChildProcess, execFile, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { EventType } from "../../gen/sandboxd/v1/event_pb.ts";
@@ -23,14 +24,21 @@ import {
   specOf,
   startHost,
 } from "../harness/sandboxes.ts";
+import { testCertificate, testKey } from "../unit/config/fixture.ts";
 
 const obstacle = engineObstacle ?? internetObstacle;
-const small = { cpuMillis: 200n, memoryBytes: BigInt(24 * mebibyte), pids: 24n };
+const small = { cpuMillis: 200n, memoryBytes: BigInt(32 * mebibyte), pids: 64n };
 const nameserver = fileURLToPath(new URL("../harness/nameserver.mjs", import.meta.url));
+/** Where many names are, as on a CDN. */
+const shared = "151.101.66.132";
+const tlsPeer = fileURLToPath(new URL("../harness/tls-peer.mjs", import.meta.url));
 const names = {
   "site.example": [beyond.site],
   "mirror.example": [beyond.mirror],
   "inner.example": [beyond.lan],
+  "one.shared.example": [shared],
+  "two.shared.example": [shared],
+  "rebinds.shared.example": [beyond.host, beyond.lan],
 };
 
 type Policy = MessageInitShape<typeof TenantNetworkSchema>;
@@ -39,23 +47,17 @@ const both = [NetworkMode.INTERNAL, NetworkMode.EGRESS];
 describe.skipIf(obstacle !== undefined)(`networks (${obstacle ?? "engine"})`, () => {
   let host: LocalHost;
   let outside: Internet;
-  let stopNames: () => void;
+  const servers: ChildProcess[] = [];
 
   beforeAll(async () => {
     outside = await openInternet({ hostPid: engineNamespace() });
-    const [command = "", ...within] = outside.internet.within;
-    const server = spawn(command, [
-      ...within,
-      process.execPath,
-      nameserver,
-      beyond.dns,
-      "53",
-      JSON.stringify(names),
-    ]);
-    stopNames = () => server.kill();
-    await once(server.stdout, "data");
+    outside.internet.run(["ip", "addr", "add", `${shared}/32`, "dev", "lo"]);
     await Promise.all([
-      outside.internet.serve({ port: 443 }),
+      serveBeyond([nameserver, beyond.dns, "53", JSON.stringify(names)]),
+      serveBeyond([tlsPeer, "serve", shared, "443"]),
+      ...[beyond.site, beyond.mirror, beyond.lan, beyond.carrier].map((address) =>
+        outside.internet.serve({ address, port: 443 }),
+      ),
       outside.internet.serve({ port: 80 }),
       outside.host.serve({ port: 7070 }),
     ]);
@@ -70,9 +72,17 @@ describe.skipIf(obstacle !== undefined)(`networks (${obstacle ?? "engine"})`, ()
   });
   afterAll(async () => {
     await host?.daemon.cleanup();
-    stopNames?.();
+    for (const server of servers) server.kill();
     await outside?.close();
   });
+
+  async function serveBeyond(program: readonly string[]): Promise<void> {
+    const [command = "", ...within] = outside.internet.within;
+    const env = { CERTIFICATE: testCertificate, KEY: testKey };
+    const server = spawn(command, [...within, process.execPath, ...program], { env });
+    servers.push(server);
+    await once(server.stdout, "data");
+  }
 
   const put = (tenant: string, network: Policy) => host.tenants.putTenant({ tenant, network });
   const create = async (sandboxId: string, tenant: string, networkMode = NetworkMode.EGRESS, more = {}) =>
@@ -224,13 +234,90 @@ describe.skipIf(obstacle !== undefined)(`networks (${obstacle ?? "engine"})`, ()
     expect(denial).toMatchObject({ reason: "policy", destination: `${beyond.site}:443` });
   });
 
+  describe("of a tenant whose server names are checked", () => {
+    const policy = (...allowDomains: readonly string[]) => ({
+      modes: both,
+      egress: { scope: EgressScope.LISTED, allowDomains: [...allowDomains], checkSni: true },
+    });
+
+    /** What a server says to a client in a sandbox's network namespace that asks for a name at the shared address. */
+    async function asked(sandboxId: string, name: string): Promise<string> {
+      const found = await host.containers();
+      const { Id } = present(found.find(({ Names }) => Names.some((one) => one.endsWith(`-${sandboxId}`))));
+      const { State } = await host.docker.getContainer(Id).inspect();
+      const client = [process.execPath, tlsPeer, "ask", shared, "443", name];
+      const { stdout } = await promisify(execFile)("nsenter", [`--net=/proc/${State.Pid}/ns/net`, ...client]);
+      return stdout;
+    }
+
+    test("TLS gets to the names that are allowed, and not to others at the same address", async () => {
+      await put("strict", policy("one.shared.example", "rebinds.shared.example"));
+      await create("named", "strict");
+      expect((await networkOf("named")).egress).toMatchObject({ checkSni: true });
+      expect(await asked("named", "one.shared.example")).toBe("no answer");
+      expect(await inside("named", "nslookup one.shared.example")).toContain(shared);
+      expect(await asked("named", "one.shared.example")).toBe("you asked for one.shared.example");
+      expect(await asked("named", "two.shared.example")).toMatch(/unrecognized name/i);
+      // whoever has no names checked gets there
+      await put("other", {
+        modes: both,
+        egress: { scope: EgressScope.LISTED, allowDomains: ["one.shared.example"] },
+      });
+      expect(await inside("three", "nslookup one.shared.example")).toContain(shared);
+      expect(await asked("three", "two.shared.example")).toBe("you asked for two.shared.example");
+      // a name must not lead to the host, nor to its network
+      expect(await asked("named", "rebinds.shared.example")).not.toContain("you asked");
+      expect((await networkOf("named")).denials?.sni).toBe(1n);
+      const { events } = await host.events.listEvents({ pageSize: 1_000, filter: { sandboxId: "named" } });
+      const denials = events.flatMap(({ networkDenials }) => networkDenials);
+      expect(denials).toContainEqual(
+        expect.objectContaining({ reason: "sni", destination: "two.shared.example" }),
+      );
+    });
+
+    test("a policy that changes holds at once, for a sandbox and for a tenant", async () => {
+      await put("strict", policy("*.shared.example"));
+      expect(await asked("named", "two.shared.example")).toBe("you asked for two.shared.example");
+      const egress = { scope: EgressScope.LISTED, allowDomains: ["two.shared.example"] };
+      await host.sandboxes.updateSandbox({ sandboxId: "named", egress });
+      expect((await networkOf("named")).egress).toMatchObject({ checkSni: true });
+      expect(await inside("named", "nslookup two.shared.example")).toContain(shared);
+      expect(await asked("named", "one.shared.example")).toMatch(/unrecognized name/i);
+      expect(await asked("named", "two.shared.example")).toBe("you asked for two.shared.example");
+      await host.sandboxes.updateSandbox({ sandboxId: "named", updateMask: { paths: ["egress"] } });
+      expect(await inside("named", "nslookup one.shared.example")).toContain(shared);
+    });
+
+    test("holds after the daemon was killed, and for a sandbox that is started again", async () => {
+      await host.daemon.kill("SIGKILL");
+      expect(await asked("named", "one.shared.example")).not.toContain("you asked");
+      await host.daemon.start();
+      await eventually(
+        "the proxy",
+        () => asked("named", "one.shared.example"),
+        (said) => said.startsWith("you asked"),
+      );
+      expect(await asked("named", "one.other.example")).toMatch(/unrecognized name/i);
+      await host.sandboxes.stopSandbox({ sandboxId: "named" });
+      await host.sandboxes.startSandbox({ sandboxId: "named" });
+      expect(await inside("named", "nslookup one.shared.example")).toContain(shared);
+      expect(await asked("named", "one.shared.example")).toBe("you asked for one.shared.example");
+    });
+
+    test("is refused where there is no name to check", async () => {
+      const refused = await refusalOf(put("strict", { modes: both, egress: { checkSni: true } }));
+      expect(refused).toMatchObject({ code: "InvalidArgument", reason: "INVALID_FIELD" });
+      expect(refused.message).toContain("network.egress.check_sni");
+    });
+  });
+
   test("with a tenant's last sandbox its network goes", async () => {
     const networks = async () =>
       (await host.docker.listNetworks({ filters: { label: [`sandboxd.host=${host.daemon.hostId}`] } })).map(
         ({ Name }) => Name.split("_").at(-1),
       );
-    expect((await networks()).toSorted()).toEqual(["acme", "office", "other"]);
-    for (const sandboxId of ["one", "two", "three", "desk"])
+    expect((await networks()).toSorted()).toEqual(["acme", "office", "other", "strict"]);
+    for (const sandboxId of ["one", "two", "three", "desk", "named"])
       await host.sandboxes.deleteSandbox({ sandboxId });
     await eventually("no networks", networks, (left) => left.length === 0);
     expect(execFileSync("sh", ["-c", `${inNetworkOf().join(" ")} ip -o link`]).toString()).not.toContain(

@@ -13,7 +13,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file sandboxd/v1/network.proto.
  */
 export const file_sandboxd_v1_network: GenFile = /*@__PURE__*/
-  fileDesc("ChlzYW5kYm94ZC92MS9uZXR3b3JrLnByb3RvEgtzYW5kYm94ZC52MSJ6CglQb3J0UmFuZ2USOAoIcHJvdG9jb2wYASABKA4yHC5zYW5kYm94ZC52MS5OZXR3b3JrUHJvdG9jb2xCCLpIBYIBAhABEhoKBWZpcnN0GAIgASgNQgu6SAgqBhj//wMoARIXCgRsYXN0GAMgASgNQgm6SAYqBBj//wMi7AEKDEVncmVzc1BvbGljeRIxCgVzY29wZRgBIAEoDjIYLnNhbmRib3hkLnYxLkVncmVzc1Njb3BlQgi6SAWCAQIQARIvCgVwb3J0cxgCIAMoCzIWLnNhbmRib3hkLnYxLlBvcnRSYW5nZUIIukgFkgECEEASJgoLYWxsb3dfY2lkcnMYAyADKAlCEbpIDpIBCxCAAiIGcgQQARhAEiUKCmRlbnlfY2lkcnMYBCADKAlCEbpIDpIBCxCAAiIGcgQQARhAEikKDWFsbG93X2RvbWFpbnMYBSADKAlCErpID5IBDBCAAiIHcgUQARj/ASKLAwoNTmV0d29ya0xpbWl0cxI2Chl0cmFuc21pdF9ieXRlc19wZXJfc2Vjb25kGAEgASgDQg66SAsiCRiAurvILiiAQEgAiAEBEjUKGHJlY2VpdmVfYnl0ZXNfcGVyX3NlY29uZBgCIAEoA0IOukgLIgkYgLq7yC4ogEBIAYgBARIlCgtjb25uZWN0aW9ucxgDIAEoA0ILukgIIgYYwIQ9KAFIAogBARI0ChpuZXdfY29ubmVjdGlvbnNfcGVyX3NlY29uZBgEIAEoA0ILukgIIgYYwIQ9KAFIA4gBARItChJwYWNrZXRzX3Blcl9zZWNvbmQYBSABKANCDLpICSIHGICt4gQoCkgEiAEBQhwKGl90cmFuc21pdF9ieXRlc19wZXJfc2Vjb25kQhsKGV9yZWNlaXZlX2J5dGVzX3Blcl9zZWNvbmRCDgoMX2Nvbm5lY3Rpb25zQh0KG19uZXdfY29ubmVjdGlvbnNfcGVyX3NlY29uZEIVChNfcGFja2V0c19wZXJfc2Vjb25kIq0BCg5TYW5kYm94TmV0d29yaxIOCgZicmlkZ2UYASABKAkSDwoHYWRkcmVzcxgCIAEoCRIPCgdnYXRld2F5GAMgASgJEikKBmVncmVzcxgEIAEoCzIZLnNhbmRib3hkLnYxLkVncmVzc1BvbGljeRIQCghlbmZvcmNlZBgFIAEoCBIsCgdkZW5pYWxzGAYgASgLMhsuc2FuZGJveGQudjEuTmV0d29ya0RlbmlhbHMinQEKDk5ldHdvcmtEZW5pYWxzEg4KBnBvbGljeRgBIAEoAxIMCgRob3N0GAIgASgDEgwKBHBlZXIYAyABKAMSDwoHc3Bvb2ZlZBgEIAEoAxITCgtjb25uZWN0aW9ucxgFIAEoAxIPCgdwYWNrZXRzGAYgASgDEg8KB3F1ZXJpZXMYByABKAMSFwoPcXVlcmllc19yZWZ1c2VkGAggASgDIp0BCg1OZXR3b3JrRGVuaWFsEg4KBnJlYXNvbhgBIAEoCRITCgtkZXN0aW5hdGlvbhgCIAEoCRIuCghwcm90b2NvbBgDIAEoDjIcLnNhbmRib3hkLnYxLk5ldHdvcmtQcm90b2NvbBINCgVjb3VudBgEIAEoAxIoCgR0aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCpdCgtFZ3Jlc3NTY29wZRIcChhFR1JFU1NfU0NPUEVfVU5TUEVDSUZJRUQQABIXChNFR1JFU1NfU0NPUEVfUFVCTElDEAESFwoTRUdSRVNTX1NDT1BFX0xJU1RFRBACKmcKD05ldHdvcmtQcm90b2NvbBIgChxORVRXT1JLX1BST1RPQ09MX1VOU1BFQ0lGSUVEEAASGAoUTkVUV09SS19QUk9UT0NPTF9UQ1AQARIYChRORVRXT1JLX1BST1RPQ09MX1VEUBACYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_timestamp]);
+  fileDesc("ChlzYW5kYm94ZC92MS9uZXR3b3JrLnByb3RvEgtzYW5kYm94ZC52MSJ6CglQb3J0UmFuZ2USOAoIcHJvdG9jb2wYASABKA4yHC5zYW5kYm94ZC52MS5OZXR3b3JrUHJvdG9jb2xCCLpIBYIBAhABEhoKBWZpcnN0GAIgASgNQgu6SAgqBhj//wMoARIXCgRsYXN0GAMgASgNQgm6SAYqBBj//wMi/wEKDEVncmVzc1BvbGljeRIxCgVzY29wZRgBIAEoDjIYLnNhbmRib3hkLnYxLkVncmVzc1Njb3BlQgi6SAWCAQIQARIvCgVwb3J0cxgCIAMoCzIWLnNhbmRib3hkLnYxLlBvcnRSYW5nZUIIukgFkgECEEASJgoLYWxsb3dfY2lkcnMYAyADKAlCEbpIDpIBCxCAAiIGcgQQARhAEiUKCmRlbnlfY2lkcnMYBCADKAlCEbpIDpIBCxCAAiIGcgQQARhAEikKDWFsbG93X2RvbWFpbnMYBSADKAlCErpID5IBDBCAAiIHcgUQARj/ARIRCgljaGVja19zbmkYBiABKAgiiwMKDU5ldHdvcmtMaW1pdHMSNgoZdHJhbnNtaXRfYnl0ZXNfcGVyX3NlY29uZBgBIAEoA0IOukgLIgkYgLq7yC4ogEBIAIgBARI1ChhyZWNlaXZlX2J5dGVzX3Blcl9zZWNvbmQYAiABKANCDrpICyIJGIC6u8guKIBASAGIAQESJQoLY29ubmVjdGlvbnMYAyABKANCC7pICCIGGMCEPSgBSAKIAQESNAoabmV3X2Nvbm5lY3Rpb25zX3Blcl9zZWNvbmQYBCABKANCC7pICCIGGMCEPSgBSAOIAQESLQoScGFja2V0c19wZXJfc2Vjb25kGAUgASgDQgy6SAkiBxiAreIEKApIBIgBAUIcChpfdHJhbnNtaXRfYnl0ZXNfcGVyX3NlY29uZEIbChlfcmVjZWl2ZV9ieXRlc19wZXJfc2Vjb25kQg4KDF9jb25uZWN0aW9uc0IdChtfbmV3X2Nvbm5lY3Rpb25zX3Blcl9zZWNvbmRCFQoTX3BhY2tldHNfcGVyX3NlY29uZCKtAQoOU2FuZGJveE5ldHdvcmsSDgoGYnJpZGdlGAEgASgJEg8KB2FkZHJlc3MYAiABKAkSDwoHZ2F0ZXdheRgDIAEoCRIpCgZlZ3Jlc3MYBCABKAsyGS5zYW5kYm94ZC52MS5FZ3Jlc3NQb2xpY3kSEAoIZW5mb3JjZWQYBSABKAgSLAoHZGVuaWFscxgGIAEoCzIbLnNhbmRib3hkLnYxLk5ldHdvcmtEZW5pYWxzIqoBCg5OZXR3b3JrRGVuaWFscxIOCgZwb2xpY3kYASABKAMSDAoEaG9zdBgCIAEoAxIMCgRwZWVyGAMgASgDEg8KB3Nwb29mZWQYBCABKAMSEwoLY29ubmVjdGlvbnMYBSABKAMSDwoHcGFja2V0cxgGIAEoAxIPCgdxdWVyaWVzGAcgASgDEhcKD3F1ZXJpZXNfcmVmdXNlZBgIIAEoAxILCgNzbmkYCSABKAMinQEKDU5ldHdvcmtEZW5pYWwSDgoGcmVhc29uGAEgASgJEhMKC2Rlc3RpbmF0aW9uGAIgASgJEi4KCHByb3RvY29sGAMgASgOMhwuc2FuZGJveGQudjEuTmV0d29ya1Byb3RvY29sEg0KBWNvdW50GAQgASgDEigKBHRpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wKl0KC0VncmVzc1Njb3BlEhwKGEVHUkVTU19TQ09QRV9VTlNQRUNJRklFRBAAEhcKE0VHUkVTU19TQ09QRV9QVUJMSUMQARIXChNFR1JFU1NfU0NPUEVfTElTVEVEEAIqZwoPTmV0d29ya1Byb3RvY29sEiAKHE5FVFdPUktfUFJPVE9DT0xfVU5TUEVDSUZJRUQQABIYChRORVRXT1JLX1BST1RPQ09MX1RDUBABEhgKFE5FVFdPUktfUFJPVE9DT0xfVURQEAJiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_timestamp]);
 
 /**
  * Ports of a protocol, both ends included.
@@ -91,6 +91,16 @@ export type EgressPolicy = Message<"sandboxd.v1.EgressPolicy"> & {
    * @generated from field: repeated string allow_domains = 5;
    */
   allowDomains: string[];
+
+  /**
+   * Whether TLS connections to allow_domains on TCP 443 are taken by the daemon, which reads the server name that the client asks for (SNI, RFC 6066), dials that name itself, and refuses
+   * every other one: an address that an allowed name shares with others, as on a CDN, then leads to the allowed one alone. What goes through is neither decrypted nor changed. QUIC to these
+   * names is refused, and so is TLS that hides its name (ECH). Ports other than 443 are by address as before. Of the tenant's and a sandbox's policy, one that says so is enough. INVALID_FIELD
+   * without allow_domains, or without TCP 443 among the ports. Default: false.
+   *
+   * @generated from field: bool check_sni = 6;
+   */
+  checkSni: boolean;
 };
 
 /**
@@ -266,6 +276,13 @@ export type NetworkDenials = Message<"sandboxd.v1.NetworkDenials"> & {
    * @generated from field: int64 queries_refused = 8;
    */
   queriesRefused: bigint;
+
+  /**
+   * TLS connections, where check_sni holds, whose server name is not allowed, or that name none that can be read.
+   *
+   * @generated from field: int64 sni = 9;
+   */
+  sni: bigint;
 };
 
 /**
@@ -282,7 +299,7 @@ export const NetworkDenialsSchema: GenMessage<NetworkDenials> = /*@__PURE__*/
  */
 export type NetworkDenial = Message<"sandboxd.v1.NetworkDenial"> & {
   /**
-   * Why: "policy", "host", "peer", "spoofed", "connections", "packets" or "name".
+   * Why: "policy", "host", "peer", "spoofed", "connections", "packets", "name", or "sni" for the server name of a TLS connection.
    *
    * @generated from field: string reason = 1;
    */

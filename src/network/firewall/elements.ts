@@ -110,6 +110,7 @@ function ofPolicy({ number, policy, heirOf }: HeldPolicy): readonly Element[] {
     ...of("inet refused", policy.refused),
     ...(policy.isPublic ? [element("inet public", String(number))] : []),
     ...(policy.isProxied ? [element("inet proxied", String(number))] : []),
+    ...(policy.isChecked === true ? [element("inet checked", String(number))] : []),
     ...[...heirOf].map((ancestor) => element("inet heirs", `${ancestor} . ${number}`)),
   ];
 }

@@ -50,6 +50,8 @@ export interface FirewallOptions {
   readonly pools: readonly string[];
   /** Packets of one sandbox that reach the resolver, however many it sends. Default: 1,000. */
   readonly questionsPerSecond?: number;
+  /** Of the gateways, where who checks server names listens. Default: 10,443. */
+  readonly sniPort?: number;
   readonly log: Log;
   /** What starts a program in the network namespace of the sandboxes' bridges, if that is not this process's own. */
   readonly within?: readonly string[];
@@ -69,10 +71,12 @@ export function createFirewall(options: FirewallOptions): Firewall {
     log,
     within = [],
     questionsPerSecond = 1_000,
+    sniPort = 10_443,
     verifyEveryMs = 15_000,
     countEveryMs = 5_000,
   } = options;
   const table = `sandboxd_${options.tag}`;
+  const tables = { table, pools, questionsPerSecond, sniPort };
   const run = runWithin(within);
   const nft = createNft(run);
   const fence = createFence({ pools, run });
@@ -104,9 +108,7 @@ export function createFirewall(options: FirewallOptions): Firewall {
   }
 
   const transactions = createTransactions({
-    table,
-    pools,
-    questionsPerSecond,
+    ...tables,
     nft,
     learned,
     monitor: () => monitor,
@@ -156,7 +158,7 @@ export function createFirewall(options: FirewallOptions): Firewall {
     try {
       if (!transactions.isInstalled()) {
         if (isProbed && problem() === undefined) return;
-        await nft.check(wholeTables(noState, { table, pools, questionsPerSecond }));
+        await nft.check(wholeTables(noState, tables));
         isProbed = true;
         tell({ tables: undefined });
         return;

@@ -20,6 +20,8 @@ export interface Policy {
   readonly refused: readonly string[];
   /** Whose addresses are learned. */
   readonly domains: readonly string[];
+  /** Whether connections to those on TCP 443 are led to the daemon. Absent: no. */
+  readonly isChecked?: true;
 }
 
 /** The number of those that reach nothing outside: no set has it. */
@@ -56,6 +58,7 @@ function translate({ proxy, ...egress }: EffectiveEgress): Policy {
     allowed: blocks(egress.allowCidrs),
     refused: blocks(egress.denyCidrs),
     domains: egress.allowDomains.toSorted(),
+    ...(egress.checkSni === true ? { isChecked: true as const } : {}),
   };
   return { key: JSON.stringify(content), ...content };
 }

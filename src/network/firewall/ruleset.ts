@@ -2,28 +2,26 @@
 
 import { type Element, elementsOf } from "./elements.ts";
 import type { State } from "./state.ts";
-import { bridgeTable, inetTable, signalChain } from "./tables.ts";
+import { bridgeTable, inetTable, signalChain, type TableSettings } from "./tables.ts";
 
-export interface TableOptions {
+export interface TableOptions extends TableSettings {
   /** Of both tables. */
   readonly table: string;
   /** Blocks that the subnets of bridges are cut from. */
   readonly pools: readonly string[];
-  /** Packets of one sandbox that reach the resolver. */
-  readonly questionsPerSecond: number;
 }
 
 /** Both tables anew, in the place of what was there, in one transaction. */
-export function wholeTables(state: State, { table, pools, questionsPerSecond }: TableOptions): string {
+export function wholeTables(state: State, { table, pools, ...settings }: TableOptions): string {
   const fresh = ["inet", "bridge"].map(
     (family) => `table ${family} ${table} {\n}\ndelete table ${family} ${table}`,
   );
   const elements = commands("add", table, elementsOf(state, pools));
-  return `${[...fresh, inetTable(table, questionsPerSecond), bridgeTable(table), ...elements].join("\n")}\n`;
+  return `${[...fresh, inetTable(table, settings), bridgeTable(table), ...elements].join("\n")}\n`;
 }
 
 /** How many rules both tables have. */
-export const ruleCount = [inetTable("x", 1), bridgeTable("x")]
+export const ruleCount = [inetTable("x", { questionsPerSecond: 1, sniPort: 1 }), bridgeTable("x")]
   .flatMap((text) => text.split(/^ {2}(?=chain)/m).slice(1))
   .flatMap((chain) => chain.split("\n").slice(1))
   .filter(

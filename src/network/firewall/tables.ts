@@ -32,8 +32,15 @@ const ownBridges = "sbx*";
 
 const toResolver = "iifname . ip daddr @gateways meta l4proto { tcp, udp } th dport 53";
 
-/** `questionsPerSecond`: packets of one sandbox that reach the resolver at all. Each costs the daemon some 10 µs even if it is not answered. */
-export function inetTable(table: string, questionsPerSecond: number): string {
+/** What the rules say of this host. */
+export interface TableSettings {
+  /** Packets of one sandbox that reach the resolver at all. Each costs the daemon some 10 µs even if it is not answered. */
+  readonly questionsPerSecond: number;
+  /** Of the gateways: who checks server names listens there. */
+  readonly sniPort: number;
+}
+
+export function inetTable(table: string, { questionsPerSecond, sniPort }: TableSettings): string {
   return `table inet ${table} {
   set bridges {
     type ifname
@@ -83,6 +90,9 @@ export function inetTable(table: string, questionsPerSecond: number): string {
     type mark
   }
   set proxied {
+    type mark
+  }
+  set checked {
     type mark
   }
   set heirs {
@@ -145,6 +155,16 @@ export function inetTable(table: string, questionsPerSecond: number): string {
     type filter hook prerouting priority mangle - 10; policy accept;
     iifname @bridges fib daddr type local jump host
   }
+  chain named {
+    type nat hook prerouting priority dstnat; policy accept;
+    iifname @bridges tcp dport 443 jump divert
+  }
+  chain divert {
+    meta mark set 0
+    ${markOfSource}
+    meta l4proto tcp meta mark @checked meta mark . meta l4proto . th dport @ports meta mark . ip daddr != @refused meta mark . ip daddr != @allowed meta mark . ip daddr @learned meta mark set ${fenceMark} redirect to :${sniPort}
+    meta mark set ${fenceMark}
+  }
   chain returning {
     type filter hook prerouting priority dstnat + 10; policy accept;
     iifname != @bridges ip daddr @pools meta mark set meta mark | ${fenceMark}
@@ -159,6 +179,7 @@ export function inetTable(table: string, questionsPerSecond: number): string {
     meta mark set 0
     ${markOfSource}
     meta mark @proxied meta mark . meta l4proto . th dport @ports meta mark . ip daddr @allowed meta mark set ${fenceMark} accept
+    meta mark @checked tcp dport ${sniPort} ct status dnat goto admit
     ${refuse("host")}
   }
   chain output {
@@ -184,6 +205,7 @@ export function inetTable(table: string, questionsPerSecond: number): string {
   }
   chain reach {
     meta mark . ip daddr @allowed goto admit
+    meta mark @checked th dport 443 return
     ct state established ct mark . meta mark @heirs goto admit
     ip daddr @reserved return
     meta mark @public goto admit
@@ -207,6 +229,7 @@ export function inetTable(table: string, questionsPerSecond: number): string {
   }
   chain answer {
     meta mark . ip saddr @allowed goto deliver
+    meta mark @checked th sport 443 return
     ct mark . meta mark @heirs goto deliver
     ip saddr @reserved return
     meta mark @public goto deliver

@@ -3,6 +3,7 @@
 
 import type { Log } from "../../observe/log.ts";
 import type { EffectiveEgress } from "../effective.ts";
+import { hasAddress, setOf } from "../ranges.ts";
 import { addressesOf, failure, withoutInside } from "./answer.ts";
 import type { Nameserver } from "./exchange.ts";
 import { createKnownAnswers, type Held } from "./known-answers.ts";
@@ -48,6 +49,11 @@ export interface Resolver {
   listen(gateway: string): Promise<void>;
   /** Not so is success. What was found out for that gateway is forgotten. */
   unlisten(gateway: string): Promise<void>;
+  /**
+   * The addresses that a name leads to and a policy allows, whether or not it allows the name. `gateway`: whose answers are kept. Empty if
+   * there are none.
+   */
+  addressesOf(gateway: string, name: string, egress: EffectiveEgress): Promise<readonly string[]>;
   /** By sandbox, over the life of this object. */
   counts(): ReadonlyMap<string, QueryCounts>;
   /** Drops what is kept of a sandbox. */
@@ -180,6 +186,14 @@ export function createResolver(options: ResolverOptions): Resolver {
       }
     },
     unlisten,
+    async addressesOf(gateway, name, egress) {
+      const question = { name, type: "A" };
+      const { records } = known.held(gateway, question) ?? (await known.ask(gateway, question));
+      const denied = setOf(egress.denyCidrs);
+      return withoutInside(records, egress).flatMap(({ type, data }) =>
+        type === "A" && !hasAddress(denied, String(data)) ? [String(data)] : [],
+      );
+    },
     counts: () => new Map([...seats.counts()].filter(([who]) => who !== stranger)),
     forget(sandboxId) {
       seats.forget(sandboxId);

@@ -25,12 +25,13 @@ const answerBytes = 12;
  * Node cannot enter a network namespace. A shell can be started in one in 2 ms, which is a fiftieth of what another Node
  * takes; it opens the connection itself, tells that by a "+", and hands on the first bytes of the answer: all that anybody
  * looks at. It starts no other program: on a host that is short of processes it could begin and not end, and the sandbox
- * would be blamed. It reads with a timeout of its own, in case that the daemon is killed meanwhile.
+ * would be blamed. Reading ends at a zero byte, which no answer of HTTP has, and after a time of its own, in case that the
+ * daemon is killed meanwhile.
  */
 const script = `exec 4<>"/dev/tcp/127.0.0.1/$1" || exit ${refusedCode}
 printf +
 printf 'GET %s HTTP/1.1\\r\\nHost: 127.0.0.1:%s\\r\\nUser-Agent: sandboxd\\r\\nAccept: */*\\r\\nConnection: close\\r\\n\\r\\n' "$2" "$1" >&4
-IFS= read -r -t "$3" -d '' -n ${answerBytes} answer <&4
+IFS= read -r -t "$3" -d '' -n ${answerBytes} answer <&4 && answer=\${answer:-?}
 printf %s "$answer"`;
 
 export async function probeHttp({

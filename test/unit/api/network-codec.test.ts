@@ -104,6 +104,7 @@ describe("a sandbox's status", () => {
       packets: 6,
       queries: 7,
       queriesRefused: 8,
+      sni: 9,
     },
   };
   const networkOf = (record: SandboxRecord, seen?: NetworkView) => {
@@ -130,6 +131,7 @@ describe("a sandbox's status", () => {
         packets: "6",
         queries: "7",
         queriesRefused: "8",
+        sni: "9",
       },
     });
   });

@@ -21,7 +21,7 @@ test("a snapshot tells a sandbox as its reader does, with what is seen of its ne
       place && {
         effective: { mode: "INTERNAL", limits: {} },
         enforced: true,
-        denials: { ...none, queriesRefused: 0 },
+        denials: { ...none, queriesRefused: 0, sni: 0 },
       },
   });
   const told = new Map([...source.snapshot().sandboxes].map((one) => [one.sandboxId, one.status?.network]));

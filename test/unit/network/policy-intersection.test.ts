@@ -109,6 +109,18 @@ describe("what two policies have in common", () => {
     expect(mayResolve(apart, "example.net")).toBe(false);
   });
 
+  test("has server names checked if either has, and some are left", () => {
+    const one = policyOf({ allowDomains: ["*.example.com"], checkSni: true });
+    const other = policyOf({ allowDomains: ["a.example.com"] });
+    for (const both of [intersectEgress(one, other), intersectEgress(other, one)])
+      expect(both).toEqual({ ...other, checkSni: true });
+    expect(intersectEgress(publicPolicy, one)).toEqual(one);
+    expect(canonicalEgress(one)).toEqual(one);
+    const apart = intersectEgress(one, policyOf({ allowDomains: ["example.net"] }));
+    expect(apart).not.toHaveProperty("checkSni");
+    expect(intersectEgress(other, other)).not.toHaveProperty("checkSni");
+  });
+
   test("does not open by name what the other allows by address only", () => {
     const byName = policyOf({ allowDomains: ["example.com"] });
     const byAddress = policyOf({ allowCidrs: ["198.41.0.0/16"] });

@@ -78,6 +78,23 @@ test("names belong to lists only", () => {
   ]);
 });
 
+test("server names are checked of names that are listed, on the port of TLS", () => {
+  const named = { allowDomains: ["example.com"], checkSni: true } as const;
+  expect(found(named)).toEqual([]);
+  expect(found({ ...named, ports: [{ protocol: "TCP", first: 1, last: 65_535 }] })).toEqual([]);
+  expect(found({ ...named, allowDomains: [] })).toEqual([
+    expect.stringMatching(/^spec\.egress\.check_sni: means nothing without allow_domains/),
+  ]);
+  for (const port of [
+    { protocol: "TCP", first: 444, last: 8_443 },
+    { protocol: "UDP", first: 443, last: 443 },
+  ] as const) {
+    expect(found({ ...named, ports: [port] })).toEqual([
+      expect.stringMatching(/^spec\.egress\.check_sni: means nothing without TCP 443/),
+    ]);
+  }
+});
+
 test("a range of ports ends after it begins", () => {
   expect(found({ ports: [{ protocol: "TCP", first: 80, last: 79 }] })).toEqual([
     "spec.egress.ports[0].last: 79 is less than first, 80",

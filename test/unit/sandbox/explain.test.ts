@@ -55,7 +55,7 @@ test("a workspace that is nearly full is told with figures, by bytes or by files
 });
 
 const noDenials = {
-  ...{ policy: 0, host: 0, peer: 0, spoofed: 0, connections: 0, packets: 0, queriesRefused: 0 },
+  ...{ policy: 0, host: 0, peer: 0, spoofed: 0, connections: 0, packets: 0, queriesRefused: 0, sni: 0 },
 };
 
 test.each([

@@ -4,7 +4,12 @@ import type { FirewallChange } from "../../../../src/network/firewall/rules.ts";
 import { transition, wholeTables } from "../../../../src/network/firewall/ruleset.ts";
 import { bridge, egressOf, sandbox, stateOf } from "./policies.ts";
 
-const options = { table: "sandboxd_0a1b2c3d", pools: ["10.77.0.0/16"], questionsPerSecond: 100 };
+const options = {
+  table: "sandboxd_0a1b2c3d",
+  pools: ["10.77.0.0/16"],
+  questionsPerSecond: 100,
+  sniPort: 10_443,
+};
 
 /** What is in each set. */
 function setsOf(...changes: readonly FirewallChange[]) {

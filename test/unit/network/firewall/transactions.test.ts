@@ -22,7 +22,7 @@ function open(accepts: (script: string) => boolean = () => true) {
     listSet: async () => undefined,
   };
   const transactions = createTransactions({
-    ...{ table: "t", pools: ["10.77.0.0/16"], questionsPerSecond: 100, nft },
+    ...{ table: "t", pools: ["10.77.0.0/16"], questionsPerSecond: 100, sniPort: 10_443, nft },
     learned: createLearned({ nowMs: () => 1_000 }),
     takeOver: async (state) => state,
     onChanged() {},
