@@ -152,7 +152,7 @@ async function targetOf<Target>(iterator: AsyncIterator<Streamed<Target>>): Prom
 }
 
 /** How long after its end a stream may still be canceled. Unit: milliseconds. */
-const secondThoughtMs = 10;
+const secondThoughtMs = 50;
 
 /**
  * The chunks; an error if the caller went away. Some clients, as that of connect-node, end their stream first and cancel it then: without a
