@@ -1,41 +1,91 @@
-// Runs the host's own programs for interfaces: for a bounded time, in one language, with a list of what they are to do as input.
+// Runs the host's own programs for networks: for a bounded time, in one language, with a list of what they are to do as input.
 
-import { execFile } from "node:child_process";
+import { type ChildProcessByStdio, spawn } from "node:child_process";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
+import type { Readable } from "node:stream";
 
-/**
- * Runs a program, and writes `input` to it. Resolves to its standard output if it exits with 0. Rejects with an Error that has what
- * it said otherwise.
- */
-export type Run = (program: string, args: readonly string[], input?: string) => Promise<string>;
+/** Runs a program with its arguments. Resolves to what it printed if it exits with 0. Rejects with a ProgramError otherwise. */
+export type Run = (command: readonly string[], input?: string) => Promise<string>;
+
+/** A program that failed, with what it said. */
+export class ProgramError extends Error {
+  /** Whether it is not on this host. */
+  readonly isAbsent: boolean;
+
+  constructor(program: string, said: string, isAbsent = false) {
+    super(`${program}: ${said}`);
+    this.name = "ProgramError";
+    this.isAbsent = isAbsent;
+  }
+}
+
+const timeoutMs = 30_000;
+const mostSaid = 1_024;
 
 const directories = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 /** The least there can be: what they print is read. */
 const env = { PATH: directories.join(":"), LC_ALL: "C" };
 
-/** They take milliseconds; then one is killed. */
-const timeout = 10_000;
-/** A bridge with a thousand ports is described in 1 MiB. */
-const maxBuffer = 16 * 1_024 * 1_024;
-const mostSaid = 500;
+/** The one that runs programs where this process is. */
+export const runHere: Run = runWithin([]);
 
-/** The one that runs programs for real. */
-export const run: Run = (program, args, input = "") =>
-  new Promise((resolve, reject) => {
-    const options = { env, timeout, maxBuffer, killSignal: "SIGKILL" } as const;
-    const child = execFile(program, args, options, (error, output, said) => {
-      if (error === null) return resolve(output);
-      const why =
-        error.code === "ENOENT" ? "is not on this host" : said.trim() || output.trim() || error.message;
-      reject(new Error(`${program}: ${why.replaceAll(/\s+/g, " ").slice(0, mostSaid)}`, { cause: error }));
-    });
-    // one that is not there, or ended before it had read all, says so by its end
-    child.stdin?.on("error", () => {});
-    child.stdin?.end(input);
-  });
+/** Runs programs through another one, as one that enters a network namespace. */
+export function runWithin(within: readonly string[]): Run {
+  return (command, input = "") => run(command[0] ?? "", [...within, ...command], input);
+}
 
 /** Those of the programs that this host does not have. */
 export function missingOf(programs: readonly string[]): readonly string[] {
-  return programs.filter((name) => !directories.some((directory) => existsSync(join(directory, name))));
+  return programs.filter((name) => !isHere(name));
+}
+
+const isHere = (name: string) => directories.some((directory) => existsSync(join(directory, name)));
+
+async function run(name: string, [program = "", ...args]: readonly string[], input: string): Promise<string> {
+  const child = spawn(program, args, { stdio: ["pipe", "pipe", "pipe"], env });
+  const output: string[] = [];
+  let said = "";
+  let isLate = false;
+  child.stdout.setEncoding("utf8").on("data", (text: string) => output.push(text));
+  child.stderr.setEncoding("utf8").on("data", (text: string) => {
+    if (said.length < mostSaid) said += text;
+  });
+  // one that fails at once reads nothing
+  child.stdin.on("error", () => {}).end(input);
+  const timer = setTimeout(() => {
+    isLate = true;
+    child.kill("SIGKILL");
+  }, timeoutMs);
+  try {
+    const code = await new Promise<number | null>((resolve, reject) => {
+      child.once("close", resolve);
+      child.once("error", (error: NodeJS.ErrnoException) => {
+        reject(error.code === "ENOENT" ? absent(name) : new ProgramError(name, error.message));
+      });
+    });
+    if (isLate) throw new ProgramError(name, `did not end within ${timeoutMs} ms`);
+    // what starts programs elsewhere says so by this
+    if (code === notFound) throw absent(name);
+    if (code !== 0) throw new ProgramError(name, wordsOf(said) || `exited with ${code}`);
+    return output.join("");
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** The exit code of shells and of `env` and `nsenter` for a program that is not there. */
+const notFound = 127;
+
+const absent = (name: string) => new ProgramError(name, "is not on this host", true);
+
+const wordsOf = (said: string) => said.slice(0, mostSaid).trim().replaceAll(/\s+/g, " ");
+
+/** A program that runs until it is killed. It is killed too when this process ends in whatever way, where the host can do that. */
+export function spawnLasting(command: readonly string[]): ChildProcessByStdio<null, Readable, null> {
+  const [program = "", ...args] = [
+    ...(isHere("setpriv") ? ["setpriv", "--pdeathsig", "KILL", "--"] : []),
+    ...command,
+  ];
+  return spawn(program, args, { stdio: ["ignore", "pipe", "ignore"], env });
 }

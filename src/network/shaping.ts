@@ -6,7 +6,7 @@ import type { Log } from "../observe/log.ts";
 import { boundCommands, rateIn, showCommand } from "./bucket.ts";
 import { type HeldNamespace, holdNamespace, insideName, ownInterface } from "./link.ts";
 import type { NetworkLimits } from "./policy.ts";
-import { missingOf, type Run, run as runProgram } from "./program.ts";
+import { missingOf, type Run, runHere } from "./program.ts";
 
 export interface Shape {
   /** A process of the sandbox. */
@@ -37,7 +37,7 @@ export interface Shaper {
 
 const programs = ["ip", "tc", "bridge", "nsenter", "unshare", "sh"];
 
-export function createShaper({ log, run = runProgram }: { readonly log: Log; readonly run?: Run }): Shaper {
+export function createShaper({ log, run = runHere }: { readonly log: Log; readonly run?: Run }): Shaper {
   /** By MAC: what is under way. */
   const turns = new Map<string, Promise<void>>();
 
@@ -66,8 +66,8 @@ export function createShaper({ log, run = runProgram }: { readonly log: Log; rea
     const bound = async (field: keyof typeof fields, device: string, enter: readonly string[]) => {
       const bytesPerSecond = limits[field];
       if (isNew && bytesPerSecond === undefined) return;
-      const [program = "tc", ...args] = [...enter, "tc", "-j", "-batch", "-"];
-      await hold(field, bytesPerSecond, isNew, device, (input) => run(program, args, input));
+      const tc = (commands: string) => run([...enter, "tc", "-j", "-batch", "-"], commands);
+      await hold(field, bytesPerSecond, isNew, device, tc);
     };
     await Promise.all([
       isolate(shape, port),
@@ -81,7 +81,7 @@ export function createShaper({ log, run = runProgram }: { readonly log: Log; rea
   async function isolate(shape: Shape, port: string): Promise<void> {
     const isWanted = !shape.peers;
     const commands = `link set dev ${port} isolated ${isWanted ? "on" : "off"}\nlink show dev ${port}\n`;
-    const printed = await run("bridge", ["-j", "-d", "-batch", "-"], commands).catch((error: unknown) => {
+    const printed = await run(["bridge", "-j", "-d", "-batch", "-"], commands).catch((error: unknown) => {
       throw unconnected(shape, messageOf(error));
     });
     const [found] = JSON.parse(printed) as readonly {
@@ -111,7 +111,7 @@ export function createShaper({ log, run = runProgram }: { readonly log: Log; rea
       const missing = missingOf(programs);
       if (missing.length > 0) return `not on this host: ${missing.join(", ")} (of iproute2 and util-linux)`;
       try {
-        await run("unshare", ["--net", "--", "sh", "-e"], trial);
+        await run(["unshare", "--net", "--", "sh", "-e"], trial);
         return undefined;
       } catch (error) {
         return `bandwidth cannot be bounded, or ports isolated: ${messageOf(error)}`;

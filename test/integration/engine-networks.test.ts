@@ -11,7 +11,7 @@ import type { ContainerPlan } from "../../src/engine/container-plan.ts";
 import { createDockerRuntime, type DockerRuntime } from "../../src/engine/docker.ts";
 import type { NetworkPlan } from "../../src/engine/network-plan.ts";
 import { findNetworkFaults } from "../../src/engine/network-read-back.ts";
-import { run as runHere } from "../../src/network/program.ts";
+import { type Run, runHere } from "../../src/network/program.ts";
 import { createShaper, type Shape } from "../../src/network/shaping.ts";
 import { createLog } from "../../src/observe/log.ts";
 import { engineMark, removeCgroups } from "../../tools/lib/leftovers.mjs";
@@ -288,8 +288,7 @@ describe.skipIf(engineObstacle !== undefined)(
 
     describe("shaped", () => {
       const log = createLog({ level: "fatal" });
-      const run: typeof runHere = (program, args, input) =>
-        runHere("nsenter", [...there(), program, ...args], input);
+      const run: Run = (command, input) => runHere(["nsenter", ...there(), ...command], input);
       const shaper = createShaper({ log, run });
       const children: ChildProcess[] = [];
 
@@ -375,8 +374,9 @@ describe.skipIf(engineObstacle !== undefined)(
         await serve(there(), net.gateway);
         const reaches = async (address: string) => {
           const script = `exec 3<>/dev/tcp/${address}/7000 && head -c 1 <&3 | wc -c`;
-          const args = ["--target", `${pid}`, "--net", "--", "timeout", "0.5", "bash", "-c", script];
-          return (await runHere("nsenter", args).catch(() => "")).trim() === "1";
+          const inside = ["nsenter", "--target", `${pid}`, "--net", "--"];
+          const command = [...inside, "timeout", "0.5", "bash", "-c", script];
+          return (await runHere(command).catch(() => "")).trim() === "1";
         };
         const both = (peers: boolean) =>
           Promise.all([
@@ -410,7 +410,7 @@ describe.skipIf(engineObstacle !== undefined)(
         expect(await shaper.problem()).toBeUndefined();
         const without = createShaper({
           log,
-          run: (program, args, input) => run(program, args, input?.replace("tbf", "no_such")),
+          run: (command, input) => run(command, input?.replace("tbf", "no_such")),
         });
         expect(await without.problem()).toMatch(/bandwidth cannot be bounded, or ports isolated: .*no_such/);
       });

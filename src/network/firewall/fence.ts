@@ -16,9 +16,9 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { messageOf } from "../../errors.ts";
 import { cidrText } from "../addresses.ts";
+import type { Run } from "../program.ts";
 import { cidrsOf, difference, hasAddress, setOf } from "../ranges.ts";
 import { routedBlocks } from "../routes.ts";
-import type { Run } from "./program.ts";
 
 /**
  * Packets that the tables let through have it. One bit that neither Docker, Kubernetes, CNI plugins, Calico, Weave nor Tailscale uses

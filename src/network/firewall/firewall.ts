@@ -3,6 +3,7 @@
 
 import { messageOf } from "../../errors.ts";
 import type { Log } from "../../observe/log.ts";
+import { runWithin } from "../program.ts";
 import { firstDifference } from "./audit.ts";
 import { createDenialCounts, type DenialSample, type Denials } from "./denials.ts";
 import { createFence, fenceProblem } from "./fence.ts";
@@ -11,7 +12,6 @@ import { readListing } from "./listing.ts";
 import { createMonitor, type Monitor } from "./monitor.ts";
 import { createNft, nftProblem } from "./nft.ts";
 import { createOwners } from "./owners.ts";
-import { runWithin } from "./program.ts";
 import type { FirewallChange } from "./rules.ts";
 import { wholeTables } from "./ruleset.ts";
 import { inherited, noState, type State } from "./state.ts";

@@ -2,7 +2,7 @@
 // sooner than its program ends.
 
 import type { Log } from "../../observe/log.ts";
-import { spawnLasting } from "./program.ts";
+import { spawnLasting } from "../program.ts";
 import { signalChain } from "./tables.ts";
 
 export interface Monitor {

@@ -1,7 +1,7 @@
 // nftables through the `nft` program.
 
 import { messageOf, SandboxdError } from "../../errors.ts";
-import { ProgramError, type Run } from "./program.ts";
+import { ProgramError, type Run } from "../program.ts";
 
 export type Family = "inet" | "bridge";
 

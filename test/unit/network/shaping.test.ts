@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { run } from "../../../src/network/program.ts";
+import { runHere } from "../../../src/network/program.ts";
 import { createShaper } from "../../../src/network/shaping.ts";
 import { createLog } from "../../../src/observe/log.ts";
 
@@ -11,7 +11,7 @@ describe("shaping", () => {
     const asked: string[] = [];
     const shaper = createShaper({
       log,
-      run: async (program) => {
+      run: async ([program = ""]) => {
         asked.push(program);
         return "[]";
       },
@@ -25,12 +25,12 @@ describe("shaping", () => {
 
 describe("a program of the host", () => {
   test("prints what it makes of its input", async () => {
-    expect(await run("cat", ["-"], "one\ntwo\n")).toBe("one\ntwo\n");
+    expect(await runHere(["cat", "-"], "one\ntwo\n")).toBe("one\ntwo\n");
   });
 
   test("is told by name where it is not there, and by its words where it fails", async () => {
-    await expect(run("no-such-program", [])).rejects.toThrow("no-such-program: is not on this host");
-    await expect(run("sh", ["-c", "echo 'so  it\n is' >&2; exit 3"])).rejects.toThrow("sh: so it is");
-    await expect(run("false", [], "x".repeat(1_000_000))).rejects.toThrow("false: ");
+    await expect(runHere(["no-such-program"])).rejects.toThrow("no-such-program: is not on this host");
+    await expect(runHere(["sh", "-c", "echo 'so  it\n is' >&2; exit 3"])).rejects.toThrow("sh: so it is");
+    await expect(runHere(["false"], "x".repeat(1_000_000))).rejects.toThrow("false: ");
   });
 });

@@ -2,8 +2,8 @@ import { setImmediate as turn } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
 import { createLearned } from "../../../../src/network/firewall/learned.ts";
 import type { Nft } from "../../../../src/network/firewall/nft.ts";
-import { ProgramError } from "../../../../src/network/firewall/program.ts";
 import { createTransactions } from "../../../../src/network/firewall/transactions.ts";
+import { ProgramError } from "../../../../src/network/program.ts";
 import { createLog } from "../../../../src/observe/log.ts";
 import { bridge, egressOf, sandbox } from "./policies.ts";
 
