@@ -195,8 +195,8 @@ const lastByte = (address: string) => Number(address.split(".").at(-1));
 /** The address of a host on the bridge that has this gateway. */
 const at6 = (gateway: string, host: number) => `fd77:${lastByte(gateway)}::${host}`;
 
-/** Longer than the kernel waits before it sends a lost first packet again. */
-const defaultTimeoutMs = 4_000;
+/** Much longer than the kernel waits before it sends a lost packet again: a busy machine may let a program stand for seconds. */
+const defaultTimeoutMs = 15_000;
 
 async function openPeer(launcher: readonly string[] = ["unshare", "--net"]): Promise<Peer> {
   const [command = "", ...args] = launcher;
