@@ -171,12 +171,12 @@ export function createNetworks(options: NetworksOptions): Networks {
   /** `started`: the container, if it was just started, and not yet told to be the record's. */
   async function shape(record: SandboxRecord, policy: TenantNetwork, started?: string): Promise<void> {
     const { id, place } = record;
-    const pid = place && options.pidOf(record, started ?? record.containerId);
-    if (place === undefined || pid === undefined) return;
     const wanted = shapeOf(record, policy);
     const text = JSON.stringify(wanted);
     const isNew = started !== undefined;
-    if (!isNew && shaped.get(id) === text) return;
+    if (place === undefined || (!isNew && shaped.get(id) === text)) return;
+    const pid = options.pidOf(record, started ?? record.containerId);
+    if (pid === undefined) return;
     shaped.delete(id);
     await shaper.apply({ pid, bridge: place.bridge, mac: place.mac, ...wanted, isNew });
     shaped.set(id, text);
