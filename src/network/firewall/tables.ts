@@ -205,10 +205,10 @@ export function inetTable(table: string, { questionsPerSecond, sniPort }: TableS
   }
   chain reach {
     meta mark . ip daddr @allowed goto admit
-    meta mark @checked th dport 443 return
-    ct state established ct mark . meta mark @heirs goto admit
     ip daddr @reserved return
     meta mark @public goto admit
+    meta mark @checked th dport 443 return
+    ct state established ct mark . meta mark @heirs goto admit
     meta mark . ip daddr @learned ct mark set meta mark goto admit
   }
   chain admit {
@@ -229,10 +229,10 @@ export function inetTable(table: string, { questionsPerSecond, sniPort }: TableS
   }
   chain answer {
     meta mark . ip saddr @allowed goto deliver
-    meta mark @checked th sport 443 return
-    ct mark . meta mark @heirs goto deliver
     ip saddr @reserved return
     meta mark @public goto deliver
+    meta mark @checked th sport 443 return
+    ct mark . meta mark @heirs goto deliver
     meta mark . ip saddr @learned goto deliver
   }
   chain deliver {
