@@ -64,6 +64,14 @@ describe("a spec", () => {
     });
   });
 
+  test("has server names checked if it says so, and otherwise means what it meant before there was that", () => {
+    const listed = { scope: "EGRESS_SCOPE_LISTED", allowDomains: ["example.com"] };
+    expect(specOf({ egress: { ...listed, checkSni: true } }).egress).toMatchObject({ checkSni: true });
+    const [absent, no] = [specOf({ egress: listed }), specOf({ egress: { ...listed, checkSni: false } })];
+    expect(absent.egress).not.toHaveProperty("checkSni");
+    expect(hashOfRequest("acme", no)).toBe(hashOfRequest("acme", absent));
+  });
+
   test("is told as it was asked", () => {
     const asked = {
       networkMode: "EGRESS",
@@ -73,6 +81,7 @@ describe("a spec", () => {
         allowCidrs: ["198.41.0.0/24"],
         denyCidrs: ["198.41.0.4/32"],
         allowDomains: ["*.example.com"],
+        checkSni: true,
       },
       networkLimits: { transmitBytesPerSecond: 10_000_000_000, connections: 5 },
     } as const satisfies Partial<Spec>;

@@ -35,6 +35,7 @@ describe("keys of networks", () => {
       allow_cidrs = ["10.50.0.0/16"]
       deny_cidrs = ["10.50.1.0/24"]
       allow_domains = ["*.Example.com."]
+      check_sni = true
       [tenants.default.network.limits]
       transmit_bytes_per_second = "1MiB"
       connections = 50
@@ -63,6 +64,7 @@ describe("keys of networks", () => {
         allowCidrs: ["10.50.0.0/16"],
         denyCidrs: ["10.50.1.0/24"],
         allowDomains: ["*.example.com"],
+        checkSni: true,
       },
       limits: { transmitBytesPerSecond: 1_048_576, connections: 50 },
     });
