@@ -398,6 +398,19 @@ describe.skipIf(internetObstacle !== undefined)(
         for (const name of ["a", "b", "c"]) await alice.let(name);
       });
 
+      test("so does one of all that are led there, whatever its own are", async () => {
+        await learn();
+        const flood = `
+          let open = 0;
+          for (let one = 0; one < 600; one += 1)
+            require("net").connect(443, "${beyond.site}", () => (open += 1)).on("error", () => {});
+          setTimeout(() => process.stdout.write(String(open), () => process.exit()), 500);`;
+        const opened = Number(alice.run([process.execPath, "-e", flood]));
+        expect(opened).toBeGreaterThanOrEqual(200);
+        expect(opened).toBeLessThan(500);
+        await soon(() => expect(firewall.denials().get("alice")?.connections).toBeGreaterThan(0));
+      });
+
       test("the rules of that are put back too", async () => {
         await learn();
         world.host.run(["nft", "flush", "chain", "inet", "sandboxd_0a1b2c3d", "divert"]);

@@ -5,7 +5,7 @@ import { fenceMark } from "./fence.ts";
 import { type Refusal, refusals } from "./rules.ts";
 
 /** Sets that packets and answers of the resolver fill. */
-export const livingSets = ["denied", "sampled", "tried", "learned", "asking"] as const;
+export const livingSets = ["denied", "sampled", "tried", "learned", "asking", "dialing"] as const;
 
 /** How long what was refused is counted on after the last packet. Seconds. */
 const countedSeconds = 600;
@@ -13,6 +13,9 @@ const countedSeconds = 600;
 export const sampleSeconds = 15;
 /** What the set of learned addresses can hold, expired ones among them. */
 const mostLearned = 262_144;
+
+/** New connections of one sandbox whose server name is read, whatever its own bounds are: each is work for the daemon. */
+const dialsPerSecond = 100;
 
 /** A chain that holds nothing: that it is written to tells that a transaction is in the kernel. */
 export const signalChain = "signal";
@@ -116,6 +119,12 @@ export function inetTable(table: string, { questionsPerSecond, sniPort }: TableS
     timeout 60s
     size 65535
   }
+  set dialing {
+    type ifname . ipv4_addr
+    flags dynamic,timeout
+    timeout 60s
+    size 65535
+  }
   set sampled {
     type ether_addr
     flags dynamic,timeout
@@ -162,8 +171,13 @@ export function inetTable(table: string, { questionsPerSecond, sniPort }: TableS
   chain divert {
     meta mark set 0
     ${markOfSource}
-    meta l4proto tcp meta mark @checked meta mark . meta l4proto . th dport @ports meta mark . ip daddr != @refused meta mark . ip daddr != @allowed meta mark . ip daddr @learned meta mark set ${fenceMark} redirect to :${sniPort}
+    meta mark @checked meta mark . meta l4proto . th dport @ports meta mark . ip daddr != @refused meta mark . ip daddr != @allowed meta mark . ip daddr @learned goto lead
     meta mark set ${fenceMark}
+  }
+  chain lead {
+    update @dialing { iifname . ip saddr limit rate over ${dialsPerSecond}/second burst ${2 * dialsPerSecond} packets } ${refuse("connections")}
+    meta mark set ${fenceMark}
+    meta l4proto tcp redirect to :${sniPort}
   }
   chain returning {
     type filter hook prerouting priority dstnat + 10; policy accept;
