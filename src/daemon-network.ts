@@ -189,7 +189,10 @@ export function createNetworking(options: NetworkingOptions): Networking {
       await attempt("networks could not be taken up", networks.bridgeAll);
     },
     problem: async () =>
-      firewall.problem() ?? (await shaper.problem()) ?? (networkFacts().forwards ? undefined : notForwarding),
+      firewall.problem() ??
+      sniProxy.problem() ??
+      (await shaper.problem()) ??
+      (networkFacts().forwards ? undefined : notForwarding),
     async close() {
       for (const stop of unsubscribe) stop();
       denialEvents.close();

@@ -1,12 +1,14 @@
 // Takes the TLS connections of sandboxes whose policy has their server names checked: reads the name from the first message, dials that
 // name itself, and hands on what both sides send. So an address that an allowed name shares with others leads to the allowed one alone.
 
-import { createServer, connect as dial, isIP, type Server, type Socket } from "node:net";
-import { messageOf, SandboxdError } from "../../errors.ts";
+import { isIP, type Socket } from "node:net";
+import { messageOf } from "../../errors.ts";
 import type { Log } from "../../observe/log.ts";
 import { matchesDomain } from "../domains.ts";
 import type { EffectiveEgress } from "../effective.ts";
-import { type ClientHello, maxHelloBytes, readClientHello } from "./client-hello.ts";
+import type { ClientHello } from "./client-hello.ts";
+import { createListeners } from "./listeners.ts";
+import { connected, firstMessage, join } from "./passage.ts";
 
 /** Who connects. `egress` is absent for one that reaches nothing outside. */
 export interface SniClient {
@@ -36,7 +38,7 @@ export interface SniProxyOptions {
 }
 
 export interface SniProxy {
-  /** Takes connections on that gateway; already so is success. Rejects with NETWORK_UNAVAILABLE. */
+  /** Takes connections on that gateway; already so is success. Rejects with NETWORK_UNAVAILABLE, and goes on trying. */
   listen(gateway: string): Promise<void>;
   /** Not so is success. */
   unlisten(gateway: string): Promise<void>;
@@ -50,6 +52,8 @@ export interface SniProxy {
   forget(sandboxId: string): void;
   /** Connections that there are. */
   count(): number;
+  /** Why connections that should be taken are not, in words; undefined if they are. */
+  problem(): string | undefined;
   close(): Promise<void>;
 }
 
@@ -71,7 +75,7 @@ const unrecognizedName = Buffer.from([21, 3, 3, 0, 2, 2, 112]);
 export function createSniProxy(options: SniProxyOptions): SniProxy {
   const { port, client, addressesOf, onDenied, log } = options;
   const { serverPort = 443, patienceMs = 10_000, mostOfOne = 512 } = options;
-  const servers = new Map<string, Promise<Server>>();
+  const listeners = createListeners({ port, onConnection: take, log });
   const passages = new Set<Passage>();
   /** By sandbox. */
   const refused = new Map<string, number>();
@@ -152,49 +156,13 @@ export function createSniProxy(options: SniProxyOptions): SniProxy {
     throw failure;
   }
 
-  async function open(gateway: string): Promise<Server> {
-    // each direction ends by itself, and nothing is read before somebody wants it
-    const server = createServer({
-      allowHalfOpen: true,
-      pauseOnConnect: true,
-      noDelay: true,
-      keepAlive: true,
-    });
-    server.on("connection", (socket) => take(gateway, socket));
-    await new Promise<void>((resolve, reject) => {
-      server.once("error", (error) => reject(unavailable(gateway, port, error)));
-      server.listen({ host: gateway, port, exclusive: true }, resolve);
-    });
-    server.on("error", (error) =>
-      log.warn({ address: gateway, err: messageOf(error) }, "a connection could not be taken"),
-    );
-    return server;
-  }
-
   function drop(sandboxId: string): void {
     for (const passage of passages) if (passage.sandboxId === sandboxId) passage.end();
   }
 
-  async function unlisten(gateway: string): Promise<void> {
-    const opening = servers.get(gateway);
-    servers.delete(gateway);
-    const server = await opening?.catch(() => undefined);
-    // what goes through it ends with the sandboxes
-    server?.close();
-  }
-
   return {
-    async listen(gateway) {
-      const opening = servers.get(gateway) ?? open(gateway);
-      servers.set(gateway, opening);
-      try {
-        await opening;
-      } catch (error) {
-        if (servers.get(gateway) === opening) servers.delete(gateway);
-        throw error;
-      }
-    },
-    unlisten,
+    listen: listeners.listen,
+    unlisten: listeners.unlisten,
     review(sandboxId) {
       for (const passage of passages) {
         if (sandboxId !== undefined && sandboxId !== passage.sandboxId) continue;
@@ -210,8 +178,9 @@ export function createSniProxy(options: SniProxyOptions): SniProxy {
       refused.delete(sandboxId);
     },
     count: () => passages.size,
+    problem: listeners.problem,
     async close() {
-      await Promise.all([...servers.keys()].map(unlisten));
+      await listeners.close();
       for (const passage of passages) passage.end();
     },
   };
@@ -225,81 +194,4 @@ function isAllowed({ allowDomains }: EffectiveEgress, name: string): boolean {
 function deniedDestination(hello: ClientHello): string {
   if (hello.kind === "hello") return hello.serverName ?? "TLS without a server name";
   return hello.kind === "unreadable" ? `TLS whose first message ${hello.why}` : "no TLS";
-}
-
-/** Resolves to what the client sent, once it can be told what that is. Rejects if it ends or takes too long. */
-function firstMessage(
-  socket: Socket,
-  patienceMs: number,
-): Promise<{ readonly hello: ClientHello; readonly sent: Buffer }> {
-  return new Promise((resolve, reject) => {
-    let sent = Buffer.alloc(0);
-    const timer = setTimeout(() => over(() => reject(new Error("it said nothing in time"))), patienceMs);
-    const onEnd = () => over(() => reject(new Error("it ended before its first message did")));
-    const onData = (chunk: Buffer) => {
-      sent = Buffer.concat([sent, chunk]);
-      const hello = readClientHello(sent.subarray(0, maxHelloBytes));
-      if (hello.kind !== "incomplete") over(() => resolve({ hello, sent }));
-    };
-    const over = (then: () => void) => {
-      clearTimeout(timer);
-      socket.pause().off("data", onData).off("end", onEnd).off("close", onEnd);
-      then();
-    };
-    socket.on("data", onData).once("end", onEnd).once("close", onEnd).resume();
-  });
-}
-
-function connected(address: string, port: number, patienceMs: number, signal: AbortSignal): Promise<Socket> {
-  return new Promise((resolve, reject) => {
-    const socket = dial({ host: address, port, allowHalfOpen: true, noDelay: true, keepAlive: true });
-    const timer = setTimeout(() => fail(new Error(`${address} did not answer in time`)), patienceMs);
-    const fail = (error: unknown) => {
-      clearTimeout(timer);
-      signal.removeEventListener("abort", onAbort);
-      socket.destroy();
-      reject(error);
-    };
-    const onAbort = () => fail(signal.reason);
-    signal.addEventListener("abort", onAbort, { once: true });
-    socket.once("error", fail);
-    socket.once("connect", () => {
-      clearTimeout(timer);
-      signal.removeEventListener("abort", onAbort);
-      socket.off("error", fail);
-      resolve(socket);
-    });
-  });
-}
-
-/** Hands on what both send, at the pace of the slower one. */
-function join(one: Socket, other: Socket, begun: Buffer): void {
-  for (const [from, to] of [
-    [one, other],
-    [other, one],
-  ] as const) {
-    from.on("error", () => undefined);
-    from.once("close", () => {
-      // an end that was handed on is no reason to break off what is still to be written
-      if (from.readableEnded) to.destroySoon();
-      else to.resetAndDestroy();
-    });
-  }
-  other.write(begun);
-  one.pipe(other);
-  other.pipe(one);
-}
-
-function unavailable(gateway: string, port: number, error: Error): SandboxdError {
-  const isTaken = "code" in error && error.code === "EADDRINUSE";
-  return new SandboxdError(
-    "NETWORK_UNAVAILABLE",
-    `server names cannot be checked: port ${port} of ${gateway} cannot be listened on: ${messageOf(error)}`,
-    {
-      cause: error,
-      ...(isTaken
-        ? { hint: "another program has that port of every address: set [network] sni_port to a free one" }
-        : {}),
-    },
-  );
 }

@@ -253,8 +253,10 @@ describe("server names that are checked", () => {
       message: expect.stringContaining(`port ${port} of ${gateway}`),
       details: { hint: expect.stringContaining("sni_port") },
     });
+    expect(second.problem()).toContain(`port ${port} of ${gateway}`);
     await proxy.unlisten(gateway);
     await second.listen(gateway);
+    expect(second.problem()).toBeUndefined();
     await second.close();
   });
 });
