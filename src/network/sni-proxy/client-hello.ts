@@ -2,8 +2,8 @@
 // than this does is no hello, since whoever sends it could have one name judged and another one served.
 
 export type ClientHello =
-  /** The beginning of one. */
-  | { readonly kind: "incomplete" }
+  /** The beginning of one, which cannot be told before there are so many bytes. */
+  | { readonly kind: "incomplete"; readonly neededBytes: number }
   /** `serverName`: in lower case; absent if it names none. */
   | { readonly kind: "hello"; readonly serverName?: string }
   | { readonly kind: "unreadable"; readonly why: string };
@@ -13,7 +13,8 @@ export const maxHelloBytes = 16 * 1_024;
 
 const recordHeaderBytes = 5;
 const handshakeHeaderBytes = 4;
-const maxFragmentBytes = 2 ** 14;
+/** Clients send one, those with large keys two, and those that hide from somebody on their way some more. */
+const mostRecords = 32;
 const randomBytes = 32;
 const maxSessionIdBytes = 32;
 
@@ -24,56 +25,49 @@ const serverNameExtension = 0;
 /** RFC 9849. Under it another name is hidden, which nobody but the server can read. */
 const encryptedHelloExtension = 0xfe0d;
 
-const incomplete: ClientHello = { kind: "incomplete" };
-
 class Unreadable extends Error {}
 
 /** Reads what a client has sent so far. */
 export function readClientHello(sent: Buffer): ClientHello {
   try {
     const message = messageIn(sent);
-    if (message === undefined) {
-      return sent.length < maxHelloBytes ? incomplete : unreadable("is too long");
-    }
+    if (typeof message === "number") return { kind: "incomplete", neededBytes: message };
     const serverName = nameIn(message);
     return serverName === undefined ? { kind: "hello" } : { kind: "hello", serverName };
   } catch (error) {
-    if (error instanceof Unreadable) return unreadable(error.message);
+    if (error instanceof Unreadable) return { kind: "unreadable", why: error.message };
     throw error;
   }
 }
 
-const unreadable = (why: string): ClientHello => ({ kind: "unreadable", why });
-
-/** The body of the hello, which may come in several records; undefined while it is not all there. */
-function messageIn(sent: Buffer): Buffer | undefined {
+/** The body of the hello, which may come in several records; while it is not all there, how many bytes have to be. */
+function messageIn(sent: Buffer): Buffer | number {
   const fragments: Buffer[] = [];
   let length = 0;
-  let at = 0;
-  while (sent.length - at >= recordHeaderBytes) {
-    if (sent[at] !== handshakeRecord || sent[at + 1] !== 3) throw new Unreadable("is not TLS");
-    const size = sent.readUInt16BE(at + 3);
-    if (size === 0 || size > maxFragmentBytes) throw new Unreadable("has a record of a wrong length");
-    const fragment = sent.subarray(at + recordHeaderBytes, at + recordHeaderBytes + size);
-    fragments.push(fragment);
-    length += fragment.length;
-    const whole = wholeOf(Buffer.concat(fragments, length));
-    if (whole !== undefined) return whole;
-    if (fragment.length < size) return undefined;
-    at += recordHeaderBytes + size;
+  let total: number | undefined;
+  for (let at = 0; ; ) {
+    const body = at + recordHeaderBytes;
+    if (sent.length > at && sent[at] !== handshakeRecord) throw new Unreadable("is not TLS");
+    if (sent.length < body) return body;
+    if (sent[at + 1] !== 3) throw new Unreadable("is not TLS");
+    const end = body + sent.readUInt16BE(at + 3);
+    if (end === body) throw new Unreadable("has a record of a wrong length");
+    if (end > maxHelloBytes) throw new Unreadable("is too long");
+    if (sent.length < end) return end;
+    if (fragments.length === mostRecords) throw new Unreadable("comes in too many pieces");
+    fragments.push(sent.subarray(body, end));
+    length += end - body;
+    total ??= length < handshakeHeaderBytes ? undefined : messageBytes(Buffer.concat(fragments));
+    if (total !== undefined && length > total) throw new Unreadable("has something behind it in its record");
+    if (length === total) return Buffer.concat(fragments).subarray(handshakeHeaderBytes);
+    at = end;
   }
-  if (sent.length > at && sent[at] !== handshakeRecord) throw new Unreadable("is not TLS");
-  return undefined;
 }
 
-function wholeOf(message: Buffer): Buffer | undefined {
-  if (message.length > 0 && message[0] !== clientHello) throw new Unreadable("does not begin with a hello");
-  if (message.length < handshakeHeaderBytes) return undefined;
-  const end = handshakeHeaderBytes + message.readUIntBE(1, 3);
-  if (end > maxHelloBytes) throw new Unreadable("is too long");
-  if (message.length < end) return undefined;
-  if (message.length > end) throw new Unreadable("has something behind it in its record");
-  return message.subarray(handshakeHeaderBytes, end);
+/** With its header, from which it is read. */
+function messageBytes(begun: Buffer): number {
+  if (begun[0] !== clientHello) throw new Unreadable("does not begin with a hello");
+  return handshakeHeaderBytes + begun.readUIntBE(1, 3);
 }
 
 function nameIn(message: Buffer): string | undefined {

@@ -9,13 +9,21 @@ export function firstMessage(
   patienceMs: number,
 ): Promise<{ readonly hello: ClientHello; readonly sent: Buffer }> {
   return new Promise((resolve, reject) => {
-    let sent = Buffer.alloc(0);
+    const parts: Buffer[] = [];
+    let length = 0;
+    let neededBytes = 1;
     const timer = setTimeout(() => over(() => reject(new Error("it said nothing in time"))), patienceMs);
     const onEnd = () => over(() => reject(new Error("it ended before its first message did")));
     const onData = (chunk: Buffer) => {
-      sent = Buffer.concat([sent, chunk]);
+      length += chunk.length;
+      parts.push(chunk);
+      // it is read once for each of its records, not for each of its bytes
+      if (length < neededBytes) return;
+      const sent = Buffer.concat(parts.splice(0));
+      parts.push(sent);
       const hello = readClientHello(sent.subarray(0, maxHelloBytes));
-      if (hello.kind !== "incomplete") over(() => resolve({ hello, sent }));
+      if (hello.kind === "incomplete") neededBytes = hello.neededBytes;
+      else over(() => resolve({ hello, sent }));
     };
     const over = (then: () => void) => {
       clearTimeout(timer);

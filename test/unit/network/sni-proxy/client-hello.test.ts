@@ -97,11 +97,28 @@ describe("the server name", () => {
 
   test("is waited for, however little comes at a time", () => {
     for (let length = 0; length < site.length; length += 1)
-      expect(readClientHello(site.subarray(0, length)), `${length} bytes`).toEqual({ kind: "incomplete" });
+      expect(readClientHello(site.subarray(0, length)), `${length} bytes`).toMatchObject({
+        kind: "incomplete",
+      });
+  });
+
+  test("is read no oftener than there is something new to be told", () => {
+    for (const sent of [site, inRecords(site, 100)]) {
+      let [length, reads] = [0, 0];
+      let hello: ClientHello = { kind: "incomplete", neededBytes: 1 };
+      while (hello.kind === "incomplete") {
+        expect(hello.neededBytes).toBeGreaterThan(length);
+        length = hello.neededBytes;
+        hello = readClientHello(sent.subarray(0, length));
+        reads += 1;
+      }
+      expect(length).toBe(sent.length);
+      expect(reads).toBeLessThanOrEqual(2 * 32);
+    }
   });
 
   test("is read over several records, as some clients send it", () => {
-    for (const size of [1, 3, 50, 200])
+    for (const size of [100, 200, 700])
       expect(readClientHello(inRecords(site, size))).toEqual(named("site.example"));
   });
 
@@ -121,6 +138,7 @@ describe("no hello is", () => {
     ["another message", Buffer.from([22, 3, 1, 0, 4, 2, 0, 0, 0]), /does not begin with a hello/],
     ["a record without anything in it", Buffer.from([22, 3, 1, 0, 0]), /wrong length/],
     ["a longer one than any client sends", Buffer.from([22, 3, 1, 0x40, 0, 1, 1, 0, 0]), /is too long/],
+    ["many small records", inRecords(site, 1), /too many pieces/],
     [
       "two names",
       withExtensions(
