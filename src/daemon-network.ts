@@ -84,8 +84,8 @@ export function createNetworking(options: NetworkingOptions): Networking {
   const sniProxy = createSniProxy({
     port: sniPort,
     client: clientAt,
-    async addressesOf(gateway, name, egress) {
-      const found = await resolver.addressesOf(gateway, name, egress);
+    async addressesOf(...asked) {
+      const found = await resolver.addressesOf(...asked);
       const own = ownAddresses();
       return found.filter((address) => !own.has(address));
     },

@@ -9,7 +9,7 @@ import type { Nameserver } from "./exchange.ts";
 import { createKnownAnswers, type Held } from "./known-answers.ts";
 import { createLearning, type Found, type Learn } from "./learning.ts";
 import { type Listener, openListener } from "./listener.ts";
-import { type Query, type Reply, readQuery, type Transport, writeReply } from "./message.ts";
+import { type Query, type Question, type Reply, readQuery, type Transport, writeReply } from "./message.ts";
 import { isByName, judge } from "./question.ts";
 import { createSeats, type QueryCounts } from "./seats.ts";
 import { createUpstreams } from "./upstreams.ts";
@@ -50,10 +50,10 @@ export interface Resolver {
   /** Not so is success. What was found out for that gateway is forgotten. */
   unlisten(gateway: string): Promise<void>;
   /**
-   * The addresses that a name leads to and a policy allows, whether or not it allows the name. `gateway`: whose answers are kept. Empty if
-   * there are none.
+   * The addresses that a name leads to and the asker's policy allows, whether or not it allows the name; empty if there are none. `gateway`:
+   * whose answers are kept. Rejects where the sandbox asks for more than it may; what is known costs it nothing.
    */
-  addressesOf(gateway: string, name: string, egress: EffectiveEgress): Promise<readonly string[]>;
+  addressesOf(asker: Required<Asker>, gateway: string, name: string): Promise<readonly string[]>;
   /** By sandbox, over the life of this object. */
   counts(): ReadonlyMap<string, QueryCounts>;
   /** Drops what is kept of a sandbox. */
@@ -144,6 +144,18 @@ export function createResolver(options: ResolverOptions): Resolver {
     return { code: held.code, records, ttlSeconds, isBlocked: false };
   }
 
+  async function askFor(sandboxId: string, gateway: string, question: Question): Promise<Held> {
+    const seat = seats.take(sandboxId);
+    if (seat === undefined) throw new Error("it asks for more names than it may");
+    try {
+      const found = await known.ask(gateway, question);
+      seat.answered();
+      return found;
+    } finally {
+      seat.leave();
+    }
+  }
+
   async function hasLearnt(sandboxId: string, egress: EffectiveEgress, found: Found): Promise<boolean> {
     try {
       await learning.ensure(sandboxId, egress, found);
@@ -186,9 +198,9 @@ export function createResolver(options: ResolverOptions): Resolver {
       }
     },
     unlisten,
-    async addressesOf(gateway, name, egress) {
+    async addressesOf({ sandboxId, egress }, gateway, name) {
       const question = { name, type: "A" };
-      const { records } = known.held(gateway, question) ?? (await known.ask(gateway, question));
+      const { records } = known.held(gateway, question) ?? (await askFor(sandboxId, gateway, question));
       const denied = setOf(egress.denyCidrs);
       return withoutInside(records, egress).flatMap(({ type, data }) =>
         type === "A" && !hasAddress(denied, String(data)) ? [String(data)] : [],

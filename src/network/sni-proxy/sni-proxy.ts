@@ -21,11 +21,11 @@ export interface SniProxyOptions {
   readonly port: number;
   /** Whose address that is; read for each connection, and again for all of them at a review. */
   readonly client: (address: string) => SniClient | undefined;
-  /** The addresses of a name that the policy lets its sandbox reach; `gateway` says whose answers are used again. */
+  /** The addresses of a name that a policy lets its sandbox reach; `gateway` says whose answers are used again. */
   readonly addressesOf: (
+    client: Required<SniClient>,
     gateway: string,
     name: string,
-    egress: EffectiveEgress,
   ) => Promise<readonly string[]>;
   readonly onDenied: (sandboxId: string, destination: string) => void;
   readonly log: Log;
@@ -81,9 +81,7 @@ export function createSniProxy(options: SniProxyOptions): SniProxy {
   const refused = new Map<string, number>();
 
   /** The policy of whoever has the address now, if it has names checked. */
-  function policyAt(
-    address: string,
-  ): { readonly sandboxId: string; readonly egress: EffectiveEgress } | undefined {
+  function policyAt(address: string): Required<SniClient> | undefined {
     const { sandboxId, egress } = client(address) ?? {};
     return sandboxId === undefined || egress?.checkSni !== true ? undefined : { sandboxId, egress };
   }
@@ -133,7 +131,7 @@ export function createSniProxy(options: SniProxyOptions): SniProxy {
     }
     const name = hello.serverName;
     passage.name = name;
-    const addresses = await addressesOf(gateway, name, asked.egress);
+    const addresses = await addressesOf(asked, gateway, name);
     if (addresses.length === 0) throw new Error("the name has no address that may be reached");
     const server = await firstOf(addresses, signal);
     if (signal.aborted) {

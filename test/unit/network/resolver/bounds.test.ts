@@ -312,3 +312,23 @@ test("what was counted of a sandbox is dropped with it", async () => {
   resolver.forget("any");
   expect([...resolver.counts().keys()]).toEqual(["some"]);
 });
+
+describe("addresses for the proxy that checks server names", () => {
+  test("are those that the policy allows, from what is known where it is, and within the sandbox's rate", async () => {
+    const outside = await outsideThat(({ name }) => ({
+      answers: [a(name, "8.8.8.8"), a(name, "8.8.4.4"), a(name, "192.168.1.1"), a(name, "10.1.1.1")],
+    }));
+    const clock = { nowMs: 0 };
+    const { resolver } = await insideWith({ sandboxes, outside: [outside], clock, queriesPerSecond: 2 });
+    const egress = { ...listed("example.com"), denyCidrs: ["8.8.4.0/24"], allowCidrs: ["10.1.0.0/16"] };
+    const asker = { sandboxId: "some", egress };
+    const addresses = (name: string) => resolver.addressesOf(asker, gateway, name);
+    for (let time = 0; time < 10; time += 1)
+      expect(await addresses("example.com")).toEqual(["8.8.8.8", "10.1.1.1"]);
+    expect(outside.asked).toHaveLength(1);
+    for (const one of [1, 2, 3]) await addresses(`${one}.example.com`);
+    await expect(addresses("4.example.com")).rejects.toThrow("more names than it may");
+    expect(await addresses("1.example.com")).toEqual(["8.8.8.8", "10.1.1.1"]);
+    expect(resolver.counts().get("some")).toEqual({ queries: 4, refused: 1 });
+  });
+});

@@ -50,7 +50,7 @@ describe("server names that are checked", () => {
         const egress = policies.get(address);
         return { sandboxId: `at ${address}`, ...(egress === undefined ? {} : { egress }) };
       },
-      addressesOf: async (_gateway, name) => addresses.get(name) ?? [],
+      addressesOf: async (_client, _gateway, name) => addresses.get(name) ?? [],
       onDenied: denied,
       log: createLog({ level: "fatal" }),
       serverPort: (server.address() as AddressInfo).port,
