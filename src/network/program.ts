@@ -4,6 +4,7 @@ import { type ChildProcessByStdio, spawn } from "node:child_process";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import type { Readable } from "node:stream";
+import { spawned } from "../spawned.ts";
 
 /** Runs a program with its arguments. Resolves to what it printed if it exits with 0. Rejects with a ProgramError otherwise. */
 export type Run = (command: readonly string[], input?: string) => Promise<string>;
@@ -43,7 +44,11 @@ export function missingOf(programs: readonly string[]): readonly string[] {
 const isHere = (name: string) => directories.some((directory) => existsSync(join(directory, name)));
 
 async function run(name: string, [program = "", ...args]: readonly string[], input: string): Promise<string> {
-  const child = spawn(program, args, { stdio: ["pipe", "pipe", "pipe"], env });
+  const child = await spawned(spawn(program, args, { stdio: ["pipe", "pipe", "pipe"], env })).catch(
+    (error: NodeJS.ErrnoException) => {
+      throw error.code === "ENOENT" ? absent(name) : new ProgramError(name, error.message);
+    },
+  );
   const output: string[] = [];
   let said = "";
   let isLate = false;
@@ -58,12 +63,7 @@ async function run(name: string, [program = "", ...args]: readonly string[], inp
     child.kill("SIGKILL");
   }, timeoutMs);
   try {
-    const code = await new Promise<number | null>((resolve, reject) => {
-      child.once("close", resolve);
-      child.once("error", (error: NodeJS.ErrnoException) => {
-        reject(error.code === "ENOENT" ? absent(name) : new ProgramError(name, error.message));
-      });
-    });
+    const code = await new Promise<number | null>((resolve) => child.once("close", resolve));
     if (isLate) throw new ProgramError(name, `did not end within ${timeoutMs} ms`);
     // what starts programs elsewhere says so by this
     if (code === notFound) throw absent(name);

@@ -7,6 +7,7 @@ import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { messageOf } from "../errors.ts";
 import type { Log } from "../observe/log.ts";
+import { spawned } from "../spawned.ts";
 import { exportArchive, type PackReport } from "./archive/archive.ts";
 import { usualMaxBytes } from "./archives.ts";
 import type { WorkspaceRecord } from "./record.ts";
@@ -171,12 +172,14 @@ async function toCommand(
   archive: AsyncIterable<Uint8Array>,
   signal: AbortSignal,
 ): Promise<number> {
-  const child = spawn(program, args, {
-    stdio: ["pipe", "ignore", "pipe"],
-    env: { PATH: process.env["PATH"], LC_ALL: "C", ...told },
-    signal,
-    killSignal: "SIGKILL",
-  });
+  const child = await spawned(
+    spawn(program, args, {
+      stdio: ["pipe", "ignore", "pipe"],
+      env: { PATH: process.env["PATH"], LC_ALL: "C", ...told },
+      signal,
+      killSignal: "SIGKILL",
+    }),
+  );
   let said = "";
   child.stderr.setEncoding("utf8").on("data", (text: string) => {
     if (said.length < mostSaid) said += text;

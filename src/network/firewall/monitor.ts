@@ -1,7 +1,9 @@
 // Hears from the kernel when rules change: whether somebody else touches the tables, and that a transaction of ours is done, which is
 // sooner than its program ends.
 
+import { messageOf } from "../../errors.ts";
 import type { Log } from "../../observe/log.ts";
+import { spawned } from "../../spawned.ts";
 import { spawnLasting } from "../program.ts";
 import { signalChain } from "./tables.ts";
 
@@ -56,15 +58,6 @@ export function createMonitor({ table, within, onChange, log }: MonitorOptions):
     // sets have more events than are of use, and nft 1.0.6 crashes over some of them
     const started = spawnLasting([...within, "nft", "monitor", "rules"]);
     child = started;
-    let rest = "";
-    started.once("spawn", () => {
-      isUp = true;
-    });
-    started.stdout.setEncoding("utf8").on("data", (text: string) => {
-      const lines = (rest + text).split("\n");
-      rest = (lines.pop() ?? "").slice(0, mostLine);
-      for (const line of lines) hear(line);
-    });
     const onEnd = (why: string) => {
       if (child !== started) return;
       child = undefined;
@@ -78,8 +71,18 @@ export function createMonitor({ table, within, onChange, log }: MonitorOptions):
       }, delayMs);
       delayMs = Math.min(mostDelayMs, delayMs * 2);
     };
-    started.once("error", (error) => onEnd(error.message));
+    spawned(started).then(listen, (error: unknown) => onEnd(messageOf(error)));
     started.once("close", (code, signal) => onEnd(`nft monitor ended with ${signal ?? code}`));
+  }
+
+  function listen({ stdout }: ReturnType<typeof spawnLasting>): void {
+    isUp = true;
+    let rest = "";
+    stdout.setEncoding("utf8").on("data", (text: string) => {
+      const lines = (rest + text).split("\n");
+      rest = (lines.pop() ?? "").slice(0, mostLine);
+      for (const line of lines) hear(line);
+    });
   }
 
   start();

@@ -4,6 +4,7 @@ import { spawn } from "node:child_process";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Waiting } from "../../engine/runtime.ts";
 import { SandboxdError } from "../../errors.ts";
+import { spawned } from "../../spawned.ts";
 
 export interface ToolOptions extends Waiting {
   /** Then it is killed. Default: 30 s. */
@@ -42,7 +43,12 @@ const environment = { PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/
 /** The one that runs programs for real. */
 export const runTool: RunTool = async (program, args, { signal, timeoutMs = defaultTimeoutMs } = {}) => {
   signal?.throwIfAborted();
-  const child = spawn(program, args, { stdio: ["ignore", "pipe", "pipe"], env: environment });
+  const child = await spawned(
+    spawn(program, args, { stdio: ["ignore", "pipe", "pipe"], env: environment }),
+  ).catch((error: NodeJS.ErrnoException) => {
+    const why = error.code === "ENOENT" ? "is not on this host" : error.message;
+    throw new ToolError(program, undefined, why);
+  });
   let output = "";
   let said = "";
   let killed: string | undefined;
@@ -60,12 +66,7 @@ export const runTool: RunTool = async (program, args, { signal, timeoutMs = defa
   const onAbort = () => kill("it was called off");
   signal?.addEventListener("abort", onAbort, { once: true });
   const timer = setTimeout(() => kill(`it did not end within ${timeoutMs} ms`), timeoutMs);
-  const ended = new Promise<number | undefined>((resolve, reject) => {
-    child.once("error", (error: NodeJS.ErrnoException) =>
-      reject(
-        new ToolError(program, undefined, error.code === "ENOENT" ? "is not on this host" : error.message),
-      ),
-    );
+  const ended = new Promise<number | undefined>((resolve) => {
     child.once("close", (code) => resolve(code ?? undefined));
   });
   try {
