@@ -12,7 +12,7 @@ test("a program that is there is at hand at once, with its pipes", async () => {
 });
 
 test("one that is not there is an exception", async () => {
-  await expect(spawned(spawn("no-such-program"))).rejects.toMatchObject({ code: "ENOENT" });
+  await expect(spawned(spawn("/no/such/program"))).rejects.toMatchObject({ code: "ENOENT" });
 });
 
 test("where no descriptor is left, programs of the host fail by their promise, and the process goes on", () => {
