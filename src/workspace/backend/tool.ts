@@ -65,6 +65,7 @@ export const runTool: RunTool = async (program, args, { signal, timeoutMs = defa
   });
   const onAbort = () => kill("it was called off");
   signal?.addEventListener("abort", onAbort, { once: true });
+  if (signal?.aborted === true) onAbort();
   const timer = setTimeout(() => kill(`it did not end within ${timeoutMs} ms`), timeoutMs);
   const ended = new Promise<number | undefined>((resolve) => {
     child.once("close", (code) => resolve(code ?? undefined));
