@@ -12,7 +12,7 @@ import { EgressScope } from "../../gen/sandboxd/v1/network_pb.ts";
 import { NetworkMode } from "../../gen/sandboxd/v1/sandbox_pb.ts";
 import type { TenantNetworkSchema } from "../../gen/sandboxd/v1/tenant_pb.ts";
 import { engineNamespace, engineObstacle, inNetworkOf } from "../harness/engine.ts";
-import { beyond, type Internet, internetObstacle, openInternet } from "../harness/internet.ts";
+import { beyond, type Internet, internetObstacle, openInternet, type Peer } from "../harness/internet.ts";
 import { printed, reaches as reachesFrom } from "../harness/reach.ts";
 import {
   eventually,
@@ -53,8 +53,9 @@ describe.skipIf(obstacle !== undefined)(`networks (${obstacle ?? "engine"})`, ()
     outside = await openInternet({ hostPid: engineNamespace() });
     outside.internet.run(["ip", "addr", "add", `${shared}/32`, "dev", "lo"]);
     await Promise.all([
-      serveBeyond([nameserver, beyond.dns, "53", JSON.stringify(names)]),
-      serveBeyond([tlsPeer, "serve", shared, "443"]),
+      serve(outside.internet, [nameserver, beyond.dns, "53", JSON.stringify(names)]),
+      serve(outside.internet, [tlsPeer, "serve", shared, "443"]),
+      serve(outside.host, [tlsPeer, "serve", beyond.host, "443"]),
       ...[beyond.site, beyond.mirror, beyond.lan, beyond.carrier].map((address) =>
         outside.internet.serve({ address, port: 443 }),
       ),
@@ -76,8 +77,8 @@ describe.skipIf(obstacle !== undefined)(`networks (${obstacle ?? "engine"})`, ()
     await outside?.close();
   });
 
-  async function serveBeyond(program: readonly string[]): Promise<void> {
-    const [command = "", ...within] = outside.internet.within;
+  async function serve({ within: place }: Peer, program: readonly string[]): Promise<void> {
+    const [command = "", ...within] = place;
     const env = { CERTIFICATE: testCertificate, KEY: testKey };
     const server = spawn(command, [...within, process.execPath, ...program], { env });
     servers.push(server);

@@ -4,6 +4,9 @@ import { createServer, type Server, type Socket } from "node:net";
 import { messageOf, SandboxdError } from "../../errors.ts";
 import type { Log } from "../../observe/log.ts";
 
+/** Whoever is gone without a word is found out within a minute or two. */
+export const keepAliveMs = 60_000;
+
 export interface ListenersOptions {
   readonly port: number;
   readonly onConnection: (gateway: string, socket: Socket) => void;
@@ -34,6 +37,7 @@ export function createListeners({ port, onConnection, log, retryMs = 15_000 }: L
       pauseOnConnect: true,
       noDelay: true,
       keepAlive: true,
+      keepAliveInitialDelay: keepAliveMs,
     });
     server.on("connection", (socket) => onConnection(gateway, socket));
     await new Promise<void>((resolve, reject) => {

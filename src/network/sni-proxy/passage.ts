@@ -2,6 +2,7 @@
 
 import { connect as dial, type Socket } from "node:net";
 import { type ClientHello, maxHelloBytes, readClientHello } from "./client-hello.ts";
+import { keepAliveMs } from "./listeners.ts";
 
 /** Resolves to what the client sent, once it can be told what that is. Rejects if it ends or takes too long. */
 export function firstMessage(
@@ -41,7 +42,10 @@ export function connected(
   signal: AbortSignal,
 ): Promise<Socket> {
   return new Promise((resolve, reject) => {
-    const socket = dial({ host: address, port, allowHalfOpen: true, noDelay: true, keepAlive: true });
+    const socket = dial({
+      ...{ host: address, port, allowHalfOpen: true, noDelay: true },
+      ...{ keepAlive: true, keepAliveInitialDelay: keepAliveMs },
+    });
     const timer = setTimeout(() => fail(new Error(`${address} did not answer in time`)), patienceMs);
     const fail = (error: unknown) => {
       clearTimeout(timer);
