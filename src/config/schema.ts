@@ -199,7 +199,8 @@ export const schema = section("", {
       min: 1,
       max: 64,
       default: 4,
-      meaning: "Containers created and started at once. More than 8 is slower on small machines.",
+      meaning:
+        "Containers that the engine creates or starts at once. More than 8 is slower on small machines.",
     }),
   }),
 

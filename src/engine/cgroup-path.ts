@@ -111,10 +111,7 @@ export function cgroupDirectories(
 ): CgroupPaths {
   const directory = (controller: string) => {
     if (version === 2) return join(cgroupRoot, path);
-    const shared = join(cgroupRoot, "cpu,cpuacct");
-    const isShared =
-      (controller === "cpu" || controller === "cpuacct") && !existsSync(join(cgroupRoot, controller));
-    return join(isShared && existsSync(shared) ? shared : join(cgroupRoot, controller), path);
+    return join(hierarchyOf(controller, cgroupRoot), path);
   };
   return {
     version,
@@ -125,6 +122,21 @@ export function cgroupDirectories(
     blkio: directory("blkio"),
     freezer: directory("freezer"),
   };
+}
+
+/** Where hierarchies of version 1 are, by controller: they are mounted as the host starts. */
+const hierarchies = new Map<string, string>();
+
+function hierarchyOf(controller: string, cgroupRoot: string): string {
+  const own = join(cgroupRoot, controller);
+  const known = hierarchies.get(own);
+  if (known !== undefined) return known;
+  const shared = join(cgroupRoot, "cpu,cpuacct");
+  const isOfCpu = controller === "cpu" || controller === "cpuacct";
+  const isShared = isOfCpu && !existsSync(own) && existsSync(shared);
+  const found = isShared ? shared : own;
+  if (existsSync(found)) hierarchies.set(own, found);
+  return found;
 }
 
 /**

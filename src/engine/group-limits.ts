@@ -49,8 +49,13 @@ export interface GroupReading extends Omit<GroupState, "limits"> {
 }
 
 /** Undefined if there is no such group, or if one of its controllers is absent: what is not accounted for, is not held. */
+export function readLimits(paths: CgroupPaths): KernelLimits | undefined {
+  return unlessGone(() => kernelLimits(paths));
+}
+
+/** With what is in use. Undefined as of `readLimits`. */
 export function readGroup(paths: CgroupPaths): GroupReading | undefined {
-  try {
+  return unlessGone(() => {
     const limits = kernelLimits(paths);
     if (limits === undefined) return undefined;
     const isVersion1 = paths.version === 1;
@@ -62,6 +67,12 @@ export function readGroup(paths: CgroupPaths): GroupReading | undefined {
       memoryBytes: Number(read(paths.memory, isVersion1 ? "memory.usage_in_bytes" : "memory.current")),
       pids: Number(read(paths.pids, "pids.current")),
     };
+  });
+}
+
+function unlessGone<T>(read: () => T): T | undefined {
+  try {
+    return read();
   } catch (error) {
     if (isGone(error)) return undefined;
     throw error;

@@ -108,7 +108,8 @@ function weightsOf(shares: number): readonly number[] {
 }
 
 function readVersion1({ paths, device }: { paths: CgroupPaths; device?: string }): ReadBackLimits {
-  const throttle = (name: string) => rateOf(read(paths.blkio, `blkio.throttle.${name}_device`), device);
+  const throttle = (name: string) =>
+    device === undefined ? undefined : rateOf(read(paths.blkio, `blkio.throttle.${name}_device`), device);
   return {
     cgroupVersion: 1,
     memoryBytes: number(read(paths.memory, "memory.limit_in_bytes")),
@@ -128,7 +129,7 @@ function readVersion1({ paths, device }: { paths: CgroupPaths; device?: string }
 
 function readVersion2({ paths, device }: { paths: CgroupPaths; device?: string }): ReadBackLimits {
   const [quota, period] = read(paths.cpu, "cpu.max")?.split(" ") ?? [];
-  const ioLine = lineOf(read(paths.blkio, "io.max"), device);
+  const ioLine = device === undefined ? undefined : lineOf(read(paths.blkio, "io.max"), device);
   const rate = (key: string) =>
     number(
       ioLine
@@ -167,10 +168,10 @@ function number(text: string | undefined): number | undefined {
   return text === "max" ? Number.POSITIVE_INFINITY : Number(text);
 }
 
-function lineOf(text: string | undefined, device: string | undefined): string | undefined {
-  return device === undefined ? undefined : text?.split("\n").find((line) => line.startsWith(`${device} `));
+function lineOf(text: string | undefined, device: string): string | undefined {
+  return text?.split("\n").find((line) => line.startsWith(`${device} `));
 }
 
-function rateOf(text: string | undefined, device: string | undefined): number | undefined {
+function rateOf(text: string | undefined, device: string): number | undefined {
   return number(lineOf(text, device)?.split(" ")[1]);
 }

@@ -15,6 +15,7 @@ import {
   type GroupState,
   isGone,
   readGroup,
+  readLimits,
   stateOf,
   wantedLimits,
 } from "./group-limits.ts";
@@ -32,9 +33,10 @@ export interface ParentCgroups {
    * have been held before, and be wide enough: version 1 refuses a CPU quota above that of the group around, or below that of
    * one within. Memory below what is in use is refused by either version.
    *
+   * @param options.keepWeight a group that is there keeps the weight that it has.
    * @throws SandboxdError LIMIT_UNENFORCEABLE if the kernel does not hold them then; a group that was there is as before.
    */
-  hold(parent: string, limits: GroupLimits): Promise<void>;
+  hold(parent: string, limits: GroupLimits, options?: { readonly keepWeight?: boolean }): Promise<void>;
   /** Reads some small files of the kernel. Undefined if there is no such group, or if one of its controllers is absent. */
   read(parent: string): GroupState | undefined;
   /**
@@ -90,28 +92,30 @@ export function createParentCgroups({
   }
 
   return {
-    async hold(parent, limits) {
+    async hold(parent, limits, { keepWeight = false } = {}) {
       const paths = pathsOf(parent);
-      const wanted = wantedLimits(limits, version);
       // what a step says of itself serves as the reason, when the kernel then shows that it did not do
       const reasons: unknown[] = [];
       const attempt = (step: Promise<void>) => step.catch((error: unknown) => void reasons.push(error));
 
-      if (readGroup(paths) === undefined) {
+      let before = readLimits(paths);
+      const asked = wantedLimits(limits, version);
+      const wanted = before !== undefined && keepWeight ? { ...asked, cpuWeight: before.cpuWeight } : asked;
+      if (before === undefined) {
         await attempt(make(parent, changesBetween(freshLimits(version), wanted)));
+        before = readLimits(paths);
       }
-      const before = readGroup(paths);
       if (before === undefined) throw absent(parent, reasons);
-      const changes = changesBetween(before.limits, wanted);
+      const changes = changesBetween(before, wanted);
       if (changes.length === 0) return;
       for (const one of changes) {
         const excess = await reclaim(paths, one);
         if (excess > 0) throw refused(parent, one, [`${excess} bytes more are in use`]);
       }
       await attempt(change(parent, changes));
-      const after = readGroup(paths);
+      const after = readLimits(paths);
       if (after === undefined) throw absent(parent, reasons);
-      const [missing] = changesBetween(after.limits, wanted);
+      const [missing] = changesBetween(after, wanted);
       if (missing === undefined) return;
       await undo(parent, changes);
       throw refused(parent, missing, reasons);

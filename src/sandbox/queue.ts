@@ -26,22 +26,23 @@ export function createQueues(): Queues {
 }
 
 export interface Slots {
-  /** Waits for its turn, in order, and runs. */
-  run<T>(job: () => Promise<T>): Promise<T>;
+  /** Waits for its turn, in order, and runs. `ahead`: before all who wait without it. */
+  run<T>(job: () => Promise<T>, options?: { readonly ahead?: boolean }): Promise<T>;
 }
 
 /** At most `count` jobs at once. */
 export function createSlots(count: number): Slots {
-  const waiting: (() => void)[] = [];
+  const first: (() => void)[] = [];
+  const others: (() => void)[] = [];
   let free = count;
   return {
-    async run(job) {
+    async run(job, { ahead = false } = {}) {
       if (free > 0) free--;
-      else await new Promise<void>((resolve) => waiting.push(resolve));
+      else await new Promise<void>((resolve) => (ahead ? first : others).push(resolve));
       try {
         return await job();
       } finally {
-        const next = waiting.shift();
+        const next = first.shift() ?? others.shift();
         if (next === undefined) free++;
         else next();
       }

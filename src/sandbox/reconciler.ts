@@ -287,9 +287,10 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     between: (id, job) => queues.run(id, job),
     noticed(event) {
       const { containerId, action } = event;
+      const isOurs = touches.isOurs(event);
       // the engine tells in order, however late: signals that it told before a start met an earlier run
       if (action === "start") touches.forget(containerId);
-      if (touches.isOurs(event)) return;
+      if (isOurs) return;
       const identity = labels.decode(event.labels);
       if (identity === undefined) return;
       if (action === "kill") touches.signalled(containerId);

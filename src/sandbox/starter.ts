@@ -1,4 +1,4 @@
-// Makes a sandbox run: binds its image, creates its container within a start slot, and reads the limits back from the kernel.
+// Makes a sandbox run: binds its image, creates and starts its container, and reads the limits back from the kernel.
 
 import type { BindMount, ContainerPlan } from "../engine/container-plan.ts";
 import type { Container, Image, Runtime } from "../engine/runtime.ts";
@@ -65,6 +65,16 @@ export interface Starter {
   verify(record: SandboxRecord, container: Container, why: Why): Promise<boolean>;
 }
 
+/** What a start has found out for its sandbox. */
+type Found = Pick<SandboxRecord, "imageId" | "imageVolumes" | "place">;
+
+interface Made {
+  readonly containerId: string;
+  readonly plan: ContainerPlan;
+  /** What it was made for. */
+  readonly from: SandboxRecord;
+}
+
 export function createStarter(options: StarterOptions): Starter {
   const { runtime, repository, labels, watch, settle, touches, networks, log } = options;
   const slots = createSlots(options.concurrentStarts);
@@ -120,45 +130,62 @@ export function createStarter(options: StarterOptions): Starter {
     return { ...now(), imageId: image.id, imageVolumes: image.volumes };
   }
 
+  /** Waits for a slot and does the job in it, unless the sandbox was told to stop or go meanwhile. */
+  function inSlot<T>(
+    id: string,
+    job: (record: SandboxRecord) => Promise<T>,
+    options?: { readonly ahead: boolean },
+  ): Promise<T | undefined> {
+    return slots.run(async () => {
+      const record = repository.get(id);
+      return record?.wanted === "RUNNING" ? job(record) : undefined;
+    }, options);
+  }
+
+  /** Resolves to its new container; undefined if its name is taken. */
+  async function make(record: SandboxRecord, workspace: BindMount | undefined): Promise<Made | undefined> {
+    // told once, however often it is tried; what image it is of, its labels tell
+    const isTold =
+      record.state === "CREATING" && record.place?.address === repository.get(record.id)?.place?.address;
+    const from = isTold ? record : settle(record, starting("creating its container"));
+    const plan = planFor(from, workspace);
+    const created = await runtime.create(plan);
+    // by a create whose answer was lost, by an earlier instance, or by someone else
+    return created === "taken" ? undefined : { containerId: created.id, from, plan };
+  }
+
   /** Resolves to the container that runs now; undefined if the next look has to tell. */
   async function launch(
-    record: SandboxRecord,
+    id: string,
+    found: Found,
     existing: Container | undefined,
     workspace: BindMount | undefined,
     onMade: (containerId: string) => void,
   ): Promise<{ readonly containerId: string; readonly startedAtMs: number } | undefined> {
-    let containerId = existing?.id;
-    let made: { readonly from: SandboxRecord; readonly plan: ContainerPlan } | undefined;
+    let made: Made | undefined;
     if (existing === undefined) {
-      // told once, however often it is tried; what image it is of, its labels tell
-      const isTold =
-        record.state === "CREATING" && record.place?.address === repository.get(record.id)?.place?.address;
-      const creating = isTold ? record : settle(record, starting("creating its container"));
-      made = { from: creating, plan: planFor(creating, workspace) };
-      const created = await runtime.create(made.plan);
-      // by a create whose answer was lost, by an earlier instance, or by someone else
-      if (created === "taken") return undefined;
-      containerId = created.id;
-      onMade(containerId);
-    } else {
-      const now = repository.unmoved(record);
-      if (now === undefined) return undefined;
-      if (now.state !== "CREATING") {
-        const { imageId, imageVolumes } = record;
-        settle({ ...now, imageId, imageVolumes }, starting("starting its container"));
-      }
+      made = await inSlot(id, (record) => make({ ...record, ...found }, workspace));
+      if (made === undefined) return undefined;
+      onMade(made.containerId);
     }
-    if (containerId === undefined) return undefined;
+    const containerId = made?.containerId ?? existing?.id;
+    const now = repository.get(id);
+    if (containerId === undefined || now?.wanted !== "RUNNING") return undefined;
+    const { imageId, imageVolumes } = found;
+    const record =
+      existing === undefined || now.state === "CREATING"
+        ? now
+        : settle({ ...now, imageId, imageVolumes }, starting("starting its container"));
     // as it is now, whoever made it: an answer to its creation may have been lost, and its removal have failed
-    const now = repository.get(record.id) ?? record;
-    const plan = now === made?.from ? made.plan : planFor(now, workspace);
+    const plan = record === made?.from ? made.plan : planFor(record, workspace);
     await runtime.compare(containerId, plan, { isNew: existing === undefined });
-    // it may have been told to stop or go meanwhile
-    if (repository.get(record.id)?.wanted !== "RUNNING") return undefined;
-    touches.forget(containerId);
-    const ready = containerId;
-    await touches.byUs("start", ready, () => runtime.start(ready));
-    return { containerId: ready, startedAtMs: Date.now() };
+    const start = async () => {
+      touches.forget(containerId);
+      await touches.byUs("start", containerId, () => runtime.start(containerId));
+      return { containerId, startedAtMs: Date.now() };
+    };
+    // what was created is to run before more is created
+    return inSlot(id, start, { ahead: true });
   }
 
   async function verified(
@@ -250,12 +277,8 @@ export function createStarter(options: StarterOptions): Starter {
             imageVolumes: record.imageVolumes,
             ...(place === undefined ? {} : { place }),
           };
-          const running = await slots.run(async () => {
-            const now = repository.get(id);
-            if (now?.wanted !== "RUNNING") return undefined;
-            return launch({ ...now, ...found }, existing, workspace, (made) => {
-              containerId = made;
-            });
+          const running = await launch(id, found, existing, workspace, (made) => {
+            containerId = made;
           });
           const started = repository.get(id);
           if (running === undefined || started?.wanted !== "RUNNING") return false;

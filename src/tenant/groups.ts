@@ -44,6 +44,8 @@ export interface GroupsOptions {
   readonly log: Log;
 }
 
+type HoldOptions = NonNullable<Parameters<ParentCgroups["hold"]>[2]>;
+
 /** Changes closer together than this are told to the kernel as one: weights matter only under contention. */
 const settleMs = 1_000;
 /** How often groups are compared with what they should be, whoever changed them. */
@@ -77,9 +79,14 @@ export function createGroups(options: GroupsOptions): Groups {
     pids: allocatable.pids,
   };
 
-  async function hold(cgroups: ParentCgroups, parent: string, limits: GroupLimits): Promise<void> {
+  async function hold(
+    cgroups: ParentCgroups,
+    parent: string,
+    limits: GroupLimits,
+    options: HoldOptions = {},
+  ): Promise<void> {
     try {
-      await cgroups.hold(parent, limits);
+      await cgroups.hold(parent, limits, options);
       refusals.delete(parent);
     } catch (error) {
       refusals.set(parent, messageOf(error));
@@ -92,19 +99,11 @@ export function createGroups(options: GroupsOptions): Groups {
   function holdTenant(
     { cgroups, hostParent }: GroupPlace,
     { name, uid, policy }: Tenant,
-    cpuWeight?: number,
+    options?: HoldOptions,
   ): Promise<void> {
     const limits = limitsOf(policy.quota, promisedTo(runningOf(name)));
-    return hold(
-      cgroups,
-      parentOf(hostParent, uid),
-      cpuWeight === undefined ? limits : { ...limits, cpuWeight },
-    );
+    return hold(cgroups, parentOf(hostParent, uid), limits, options);
   }
-
-  /** The weight that its group has, if it has one: it changes with each start, and can wait where systemd has to be asked. */
-  const weightNow = ({ cgroups, hostParent }: GroupPlace, { uid }: Tenant) =>
-    cgroups.read(parentOf(hostParent, uid))?.limits.cpuWeight;
 
   /** Adjusts what has changed, and removes the groups of those that run nothing any more. */
   async function settle(): Promise<void> {
@@ -163,7 +162,8 @@ export function createGroups(options: GroupsOptions): Groups {
         if (here === undefined || tenant === undefined) return;
         known.set(name, tenant.uid);
         await holdHost(here);
-        await holdTenant(here, tenant, weightNow(here, tenant));
+        // its weight changes with each start, and can wait where systemd has to be asked
+        await holdTenant(here, tenant, { keepWeight: true });
       });
     },
     hold(tenant) {

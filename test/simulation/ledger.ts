@@ -75,7 +75,7 @@ export interface LedgerOptions {
 const keptEveryMs = 70_000;
 
 const changing = new Set(["start", "stop", "remove", "pause", "resume", "update"]);
-const starting = new Set(["create", "compare", "start"]);
+const starting = new Set(["create", "start"]);
 
 export function createLedger(options: LedgerOptions): Ledger {
   const { engine, violated } = options;

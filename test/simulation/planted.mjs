@@ -31,8 +31,8 @@ export const planted = [
   {
     name: "the image is not recorded before the create",
     file: "src/sandbox/starter.ts",
-    search: `const creating = isTold ? record : settle(record, starting("creating its container"));`,
-    replace: "const creating = record;",
+    search: `const from = isTold ? record : settle(record, starting("creating its container"));`,
+    replace: "const from = record;",
   },
   {
     name: "leases go by the wall clock",
