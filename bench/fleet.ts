@@ -11,11 +11,14 @@ import { type Sandboxes, startSandboxes } from "./sandboxes.ts";
 const small = 100;
 const large = 200;
 
-/** A count of CPU over so long has less noise than one run differs from the next. */
-const windowMs = 20_000;
+/** What the daemon does every 30 s, sandboxes or none (comparing itself with the engine, the groups), is in each count of CPU once. */
+const windowMs = 30_000;
 
-/** After a change of load, until what came with it (compiling, first samples) is over. */
-const settleMs = 8_000;
+/** After a change of load, until what came with it is over: compiling, first samples, and the collector's work on what it left. */
+const settleMs = 40_000;
+
+/** The same of the engine's streams. */
+const streamSettleMs = 8_000;
 
 const restarts = 5;
 
@@ -51,7 +54,7 @@ async function measureSampling(sandboxes: Sandboxes, idle: number): Promise<read
   const engine = engineProcesses(sharedEngine());
   const look = () => ({ ms: performance.now(), all: cpuMicros(engine) });
   const ours = [await microsPerSample(sandboxes, small, idle)];
-  const quiet = usageBetween(look(), await after(settleMs, look));
+  const quiet = usageBetween(look(), await after(streamSettleMs, look));
 
   const { sandboxes: listed } = await sandboxes.client.listSandboxes({ pageSize: small });
   const stats = await streamEngineStats(
@@ -59,7 +62,7 @@ async function measureSampling(sandboxes: Sandboxes, idle: number): Promise<read
     listed.map(({ status }) => status?.containerId ?? ""),
   );
   try {
-    await sleep(settleMs);
+    await sleep(streamSettleMs);
     const before = stats.count();
     const busy = usageBetween(look(), await after(windowMs, look));
     const samplesPerMs = (stats.count() - before) / windowMs;

@@ -1,7 +1,13 @@
 // Reads one sandbox's counters from cgroup v1, where each controller has a hierarchy of its own.
 import { at, keysOf, limitAt, nextLine, nextWord, numberAt, scanKeys } from "./bytes.ts";
 import { type Descriptors, page, readContent, readOnce } from "./descriptors.ts";
-import type { BlockIoCounters, CgroupReader, V1Controller } from "./sample.ts";
+import {
+  type BlockIoCounters,
+  type CgroupCounters,
+  type CgroupReader,
+  idleUsec,
+  type V1Controller,
+} from "./sample.ts";
 
 const nsPerUsec = 1000;
 
@@ -45,6 +51,7 @@ export function openCgroupV1(paths: Readonly<Record<V1Controller, string>>, kept
   let limitHits = 0;
   let oomKills = 0;
   let pidsLimit: number | undefined;
+  let latest: CgroupCounters | undefined;
 
   function readSlow(): void {
     scanKeys(page, readContent(cpuacctStat), cpuacctKeys, cpuacct);
@@ -72,6 +79,9 @@ export function openCgroupV1(paths: Readonly<Record<V1Controller, string>>, kept
   return {
     read(everything) {
       const usageUsec = Math.trunc(numberIn(cpuacctUsage) / nsPerUsec);
+      if (!everything && latest !== undefined && usageUsec - latest.cpu.usageUsec < idleUsec) {
+        return { ...latest, cpu: { ...latest.cpu, usageUsec } };
+      }
       scanKeys(page, readContent(cpuStat), cpuKeys, cpu);
       const usageBytes = numberIn(memoryUsage);
       scanKeys(page, readContent(memoryStat), memoryKeys, memory);
@@ -83,8 +93,7 @@ export function openCgroupV1(paths: Readonly<Record<V1Controller, string>>, kept
         readSlow();
       }
       oomKills = at(oom, 0);
-      const blockIo = readBlockIo();
-      return {
+      latest = {
         cpu: {
           usageUsec,
           userUsec: at(cpuacct, 0) * usecPerTick,
@@ -104,8 +113,9 @@ export function openCgroupV1(paths: Readonly<Record<V1Controller, string>>, kept
           limitHits,
         },
         pids: { current, limit: pidsLimit, refusedForks: at(pids, 0) },
-        blockIo,
+        blockIo: readBlockIo(),
       };
+      return latest;
     },
   };
 }

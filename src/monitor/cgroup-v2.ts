@@ -1,7 +1,7 @@
 // Reads one sandbox's counters from cgroup v2, where all controllers share one directory.
 import { at, keysOf, limitAt, numberAt, scanKeys, sumPairs } from "./bytes.ts";
 import { type Descriptors, page, readContent, readOnce } from "./descriptors.ts";
-import type { BlockIoCounters, CgroupReader } from "./sample.ts";
+import { type BlockIoCounters, type CgroupCounters, type CgroupReader, idleUsec } from "./sample.ts";
 
 // values are read at the index that their name has here
 const cpuKeys = keysOf(
@@ -37,6 +37,7 @@ export function openCgroupV2(path: string, kept: Descriptors): CgroupReader {
 
   let limitBytes: number | undefined;
   let pidsLimit: number | undefined;
+  let latest: CgroupCounters | undefined;
 
   function readBlockIo(): BlockIoCounters | undefined {
     if (ioStat === undefined) {
@@ -55,6 +56,17 @@ export function openCgroupV2(path: string, kept: Descriptors): CgroupReader {
   return {
     read(everything) {
       scanKeys(page, readContent(cpuStat), cpuKeys, cpu);
+      const ofCpu = {
+        usageUsec: at(cpu, 0),
+        userUsec: at(cpu, 1),
+        systemUsec: at(cpu, 2),
+        periods: at(cpu, 3),
+        throttledPeriods: at(cpu, 4),
+        throttledUsec: at(cpu, 5),
+      };
+      if (!everything && latest !== undefined && ofCpu.usageUsec - latest.cpu.usageUsec < idleUsec) {
+        return { ...latest, cpu: ofCpu };
+      }
       const usageBytes = numberIn(memoryCurrent);
       scanKeys(page, readContent(memoryStat), memoryKeys, memory);
       scanKeys(page, readContent(memoryEvents), memoryEventKeys, memoryEvent);
@@ -64,15 +76,8 @@ export function openCgroupV2(path: string, kept: Descriptors): CgroupReader {
         limitBytes = limitAt(page, readContent(memoryMax));
         pidsLimit = limitAt(page, readContent(pidsMax));
       }
-      return {
-        cpu: {
-          usageUsec: at(cpu, 0),
-          userUsec: at(cpu, 1),
-          systemUsec: at(cpu, 2),
-          periods: at(cpu, 3),
-          throttledPeriods: at(cpu, 4),
-          throttledUsec: at(cpu, 5),
-        },
+      latest = {
+        cpu: ofCpu,
         memory: {
           usageBytes,
           workingSetBytes: Math.max(0, usageBytes - at(memory, 2)),
@@ -86,6 +91,7 @@ export function openCgroupV2(path: string, kept: Descriptors): CgroupReader {
         pids: { current, limit: pidsLimit, refusedForks: at(pids, 0) },
         blockIo: readBlockIo(),
       };
+      return latest;
     },
   };
 }

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { openSandboxSampler, type SandboxSampler } from "../../../src/monitor/cgroup-sampler.ts";
-import type { SandboxSample } from "../../../src/monitor/sample.ts";
+import { idleUsec, type SandboxSample } from "../../../src/monitor/sample.ts";
 import { type CgroupTree, openDescriptors, v1Files, v1Tree, v2Files, v2Tree } from "./cgroup-tree.ts";
 
 const clock = { monotonicMs: () => 1000, wallMs: () => 1_700_000_000_000 };
@@ -59,6 +59,7 @@ describe("a sampler on cgroup v1", () => {
     sampler.sample();
     tree.write("memory/memory.failcnt", "99\n");
     expect(sampler.sample()?.memory.limitHits).toBe(17);
+    tree.write("cpuacct/cpuacct.usage", "1234967890\n");
     tree.write("memory/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n");
     expect(sampler.sample()?.memory).toMatchObject({ oomKills: 3, limitHits: 99 });
   });
@@ -124,6 +125,34 @@ describe.each(versions)("a sampler on either cgroup version ($version)", ({ make
       return sampler.sample()?.memory.limitBytes;
     });
     expect(limitsSeen).toEqual([0, 0, 0, 0, 0, 5, 5, 5, 5, 5, 10]);
+  });
+
+  it("is as it was but for its CPU while it uses next to none, for five samples at most unless all is asked for", () => {
+    using tree = make();
+    using sampler = open(tree);
+    const pids = "pids/pids.current" in files ? "pids/pids.current" : "pids.current";
+    const seen = (count: number, asked?: { everything: boolean }): number | undefined => {
+      tree.write(pids, `${count}\n`);
+      return sampler.sample(asked)?.pids.current;
+    };
+    expect([8, 9].map((count) => seen(count))).toEqual([8, 8]);
+    const usage = Object.keys(files).find((path) => /cpuacct\.usage|^cpu\.stat/.test(path)) ?? "";
+    const perUsec = usage.startsWith("cpuacct") ? 1_000 : 1;
+    const used = (usec: number): void =>
+      tree.write(
+        usage,
+        (files[usage] ?? "").replace(/\d+/, (from) => String(Number(from) + usec * perUsec)),
+      );
+    used(idleUsec - 1);
+    tree.write(pids, "11\n");
+    expect(sampler.sample()).toMatchObject({
+      pids: { current: 8 },
+      cpu: { usageUsec: 1_234_567 + idleUsec - 1 },
+    });
+    used(idleUsec);
+    expect(sampler.sample({ everything: false })?.pids.current).toBe(11);
+    expect(seen(12, { everything: true })).toBe(12);
+    expect([13, 14, 15].map((count) => seen(count))).toEqual([13, 13, 13]);
   });
 
   it("has no limit to tell where the kernel holds none", () => {
