@@ -143,6 +143,14 @@ describe.each([version1, version2])("a parent cgroup of version $version", (layo
     expect(writtenOf(bounded)).toEqual({ [pids]: "201" });
   });
 
+  test("keeps the weight that it has if asked to", async () => {
+    show(bounded);
+    await cgroups().hold(parent, { ...limits, cpuWeight: 512, pids: 201 }, { keepWeight: true });
+    expect(writtenOf(bounded)).toEqual({ [pids]: "201" });
+    await cgroups().hold(parent, { ...limits, cpuWeight: 512, pids: 201 });
+    expect(cgroups().read(parent)?.limits.cpuWeight).not.toBe(weight);
+  });
+
   test("goes without a limit of swap where the kernel does not account for it", async () => {
     show(loose);
     rmSync(inRoot(swap));

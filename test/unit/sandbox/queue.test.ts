@@ -124,3 +124,17 @@ test("whichever jobs fail, slots never run more than their count, begin in order
     ),
   );
 });
+
+test("who goes ahead goes before all who wait, in order among themselves", async () => {
+  const slots = createSlots(1);
+  const { began, job, end } = jobs();
+  const all = [
+    slots.run(job("running")),
+    slots.run(job("waits")),
+    slots.run(job("first"), { ahead: true }),
+    slots.run(job("second"), { ahead: true }),
+  ];
+  for (const name of ["running", "first", "second", "waits"]) await end(name);
+  await Promise.all(all);
+  expect(began).toEqual(["running", "first", "second", "waits"]);
+});
