@@ -279,6 +279,20 @@ describe("a signal by somebody on the host", () => {
     expect(repository.get("one")?.transition.reason).toBe("SIGNALED");
   });
 
+  test("is heard of before the end is looked at, also where the word of our own start comes late", async () => {
+    const record = recordOf({ ...pending, imageId: "sha256:1", spec: { ...spec, restart } });
+    const { reconciler, repository, containers } = reconciled([record]);
+    reconciler.kick("one");
+    await reconciler.idle();
+    expect(repository.get("one")?.state).toBe("RUNNING");
+    containers.set("c1", { ...exited, labels: labels.encode(record) });
+    for (const action of ["start", "kill", "die"]) {
+      reconciler.noticed({ ...killed, action });
+      await reconciler.idle();
+    }
+    expect(repository.get("one")?.transition.reason).toBe("EXTERNAL");
+  });
+
   test("is remembered until the end was written", async () => {
     const record = recordOf({ spec: { ...spec, restart } });
     const { reconciler, repository, store, containers } = reconciled([record]);
