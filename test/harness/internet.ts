@@ -147,7 +147,8 @@ export async function openInternet({ hostPid }: { readonly hostPid?: number } = 
         host.run(
           ["ip", "-batch", "-"],
           [
-            `link add ${bridge} type bridge`,
+            // of its own, as the engine's have: else it is one of its ports', and another once that goes
+            `link add ${bridge} address ${macOf(gateway, "02:73")} type bridge`,
             `addr add ${gateway}/${prefix} dev ${bridge}`,
             `addr add ${at6(gateway, 1)}/64 dev ${bridge} nodad`,
             `link set ${bridge} up`,
@@ -185,9 +186,9 @@ export async function openInternet({ hostPid }: { readonly hostPid?: number } = 
   }
 }
 
-function macOf(address: string): string {
+function macOf(address: string, prefix = "06:73"): string {
   const bytes = address.split(".").map((byte) => Number(byte).toString(16).padStart(2, "0"));
-  return `06:73:${bytes.join(":")}`;
+  return `${prefix}:${bytes.join(":")}`;
 }
 
 const lastByte = (address: string) => Number(address.split(".").at(-1));
