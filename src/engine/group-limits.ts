@@ -1,6 +1,6 @@
 // The limits of a parent cgroup in the kernel's own terms: read from its files, and compared with what is wanted.
 
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { CgroupPaths } from "./cgroup-path.ts";
 import { readBackLimits } from "./limits.ts";
@@ -50,7 +50,8 @@ export interface GroupReading extends Omit<GroupState, "limits"> {
 
 /** Undefined if there is no such group, or if one of its controllers is absent: what is not accounted for, is not held. */
 export function readLimits(paths: CgroupPaths): KernelLimits | undefined {
-  return unlessGone(() => kernelLimits(paths));
+  // of version 1, where it bounds nothing
+  return existsSync(paths.cpuacct) ? unlessGone(() => kernelLimits(paths)) : undefined;
 }
 
 /** With what is in use. Undefined as of `readLimits`. */

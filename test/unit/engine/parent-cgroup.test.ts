@@ -1,4 +1,13 @@
-import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import fc from "fast-check";
@@ -341,4 +350,16 @@ describe("a parent cgroup of systemd", () => {
     expect(await cgroupsWith().remove(tenant)).toBe(true);
     expect(calls()).toEqual([`--no-ask-password stop --job-mode=ignore-requirements ${tenant}`]);
   });
+});
+
+test("a group of version 1 is made again where only what counts its CPU has gone", async () => {
+  const apart = (path: string) =>
+    path.replace("cpu,cpuacct/", path.endsWith("cpuacct.usage") ? "cpuacct/" : "cpu/");
+  const files = { ...version1.loose, ...version1.bounds };
+  show(Object.fromEntries(Object.entries(files).map(([path, text]) => [apart(path), text])));
+  rmSync(inRoot("cpuacct/sandboxd"), { recursive: true });
+  await createParentCgroups({ version: 1, cgroupRoot: root })
+    .hold(version1.parent, limits)
+    .catch(() => {});
+  expect(existsSync(inRoot("cpuacct/sandboxd/7"))).toBe(true);
 });
