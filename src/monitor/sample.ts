@@ -107,7 +107,7 @@ export type CgroupLocation =
   | { readonly version: 2; readonly path: string };
 
 /**
- * CPU use below which a cgroup counts as idle since it was last read. The engine's init process wakes each second, for some 20 µs; touching
+ * CPU use below which a cgroup counts as idle since it was last read. The engine's init process wakes each second, for 40 to 50 µs on a slow machine; touching
  * memory takes the kernel half a microsecond a page, so that 2 MiB at most are new. Most sandboxes are idle most of the time.
  */
 export const idleUsec = 250;
