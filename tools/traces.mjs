@@ -28,7 +28,7 @@ function attempt(read, otherwise) {
 const entries = (directory) => attempt(() => readdirSync(directory), []);
 const named = (directory, pattern) => entries(directory).filter((name) => pattern.test(name));
 
-const programs = /(^|\/)(dockerd|containerd|containerd-shim\S*|runc)(\s|$)|dist\/src\/main\.js|vitest/;
+const programs = /(^|\/)(dockerd|containerd|containerd-shim\S*|runc)(\s|$)|dist\/bundle\/sandboxd\.js|vitest/;
 
 function processes() {
   return named("/proc", /^\d+$/).flatMap((pid) => {

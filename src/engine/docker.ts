@@ -2,11 +2,10 @@
 
 import type { Agent } from "node:http";
 import type { Readable } from "node:stream";
-import type Docker from "dockerode";
+import Docker from "dockerode";
 import { SandboxdError } from "../errors.ts";
 import { createAgent, dropKept } from "./agent.ts";
 import { createAttempt, createCalls, engineError, orFailure, statusOf, unless, type Verb } from "./calls.ts";
-import { DockerClient } from "./client.ts";
 import { containerOf, stateOf } from "./decode.ts";
 import { diagnose, type EngineDiagnosis } from "./diagnosis.ts";
 import { dialCreate, dialLogs } from "./dial.ts";
@@ -59,11 +58,11 @@ export function createDockerRuntime({ socket, timeoutsMs, observe }: DockerOptio
     version: `v${leastApi}`,
     agent,
   };
-  const docker = new DockerClient(withAgent);
-  const streaming = new DockerClient({ socketPath: socket, version: `v${leastApi}` });
+  const docker = new Docker(withAgent);
+  const streaming = new Docker({ socketPath: socket, version: `v${leastApi}` });
   // any engine answers a call that names no version
   const { version: _, ...unversioned } = withAgent;
-  const stranger = new DockerClient(unversioned);
+  const stranger = new Docker(unversioned);
   const container = (id: string) => docker.getContainer(id);
 
   const attempt = createAttempt(createCalls(timeoutsMs, observe), () => dropKept(agent));

@@ -47,7 +47,7 @@ const defaultTimeoutMs = 10_000;
 /** Far more than it prints. */
 const mostBytes = 65_536;
 
-/** Compiled or not, it is of the same kind as this file. */
+/** Bundled or not, it lies beside this file and is of the same kind. */
 const ownProgram = join(import.meta.dirname, `inventory-program${extname(import.meta.filename)}`);
 
 /** Gathers the inventory. Never rejects. */

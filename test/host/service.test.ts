@@ -186,7 +186,7 @@ describe.skipIf(isGuestMissing)("as a service, the daemon", () => {
     const startedAt = await startOf(before);
     const first = await current();
     await unpack("third");
-    const serve = "/root/third/dist/src/serve.js";
+    const serve = "/root/third/dist/bundle/serve.js";
     await run(`rm ${serve} && echo 'export const serve = () => process.exit(1);' >${serve}`);
     expect(await run("/root/third/systemd/install.sh 2>&1 || true")).toContain(`Back at ${first}`);
     expect(await current()).toBe(first);

@@ -1,7 +1,7 @@
 // Workspaces under project quotas, by the kernel of a whole host: on XFS and on ext4, with what the daemon's service may do.
 
-import { readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { rolldown } from "rolldown";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { Space, SpaceUsage } from "../../src/workspace/backend/backend.ts";
 import { type GuestHost, isGuestMissing, releaseDirectory, startGuestHost } from "../harness/guest.ts";
@@ -35,14 +35,20 @@ const one: Space = {
 const held = { bytes: 8 * mebibyte, inodes: 60 };
 const within = (bytes: number, inodes: number): Space => ({ ...one, limits: { bytes, inodes } });
 
+/** A program and all that it uses, in one piece. */
+async function bundled(file: string): Promise<string> {
+  await using bundle = await rolldown({ input: join(import.meta.dirname, file), platform: "node" });
+  const { output } = await bundle.generate({ codeSplitting: false });
+  return output[0].code;
+}
+
 describe.skipIf(isGuestMissing)("workspaces under project quotas", () => {
   let host: GuestHost;
   let properties: string;
 
   beforeAll(async () => {
     host = await startGuestHost();
-    const input = await readFile(join(import.meta.dirname, "../harness/backend-steps.mjs"), "utf8");
-    await host.guest.run(`cat >${program}`, { input });
+    await host.guest.run(`cat >${program}`, { input: await bundled("../harness/backend-steps.ts") });
     // the engine's directory is its own
     await host.guest.run(
       "mkdir -p /var/lib/docker/kept /srv/on-xfs /srv/on-ext4 && mount --bind /var/lib/docker/kept /srv/on-xfs",
@@ -58,7 +64,7 @@ describe.skipIf(isGuestMissing)("workspaces under project quotas", () => {
     list: readonly Step[],
     kill?: { readonly atCall: number },
   ): Promise<string> {
-    const input = JSON.stringify({ release: releaseDirectory, directory, steps: list, kill });
+    const input = JSON.stringify({ directory, steps: list, kill });
     const node = `${releaseDirectory}/node_modules/node/bin/node`;
     const run = `systemd-run --quiet --pipe --wait --collect ${properties} ${node} ${program}`;
     return shell(`${run} '${input}'${kill === undefined ? "" : " || test $? != 0"}`);

@@ -71,7 +71,7 @@ function programsOn(directory: string): readonly number[] {
       try {
         const args = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
         return (
-          args.some((arg) => /archive\/program\.[jt]s$/.test(arg)) &&
+          args.some((arg) => /archive-program\.[jt]s$/.test(arg)) &&
           args.some((arg) => arg.includes(`"${directory}"`))
         );
       } catch {

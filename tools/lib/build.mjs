@@ -1,11 +1,22 @@
-// What is compiled, in dist/: the daemon and the toolbox, made again when a source is newer than the last build.
+// What is compiled, in dist/: the daemon, sandboxctl and the toolbox, made again when a source is newer than the last build. What runs is in
+// dist/bundle/ and dist/toolbox/; dist/src/ and dist/gen/ have the same as single modules, for tools and benchmarks.
 import { existsSync, readdirSync, statSync, utimesSync, writeFileSync } from "node:fs";
 import path from "node:path";
-import { Advice, root, run } from "./process.mjs";
+import { pinnedNode } from "./node.mjs";
+import { Advice, must, root, run } from "./process.mjs";
 import { ensureToolbox } from "./toolbox.mjs";
 
 const stamp = path.join(root, "dist/.built");
-const sources = ["src", "gen", "tsconfig.json", "tsconfig.build.json", "package-lock.json"];
+const bundler = "tools/bundle.mjs";
+const sources = [
+  "src",
+  "gen",
+  bundler,
+  "tsconfig.json",
+  "tsconfig.build.json",
+  "package.json",
+  "package-lock.json",
+];
 
 function newest(file) {
   const status = statSync(file);
@@ -30,6 +41,7 @@ export async function ensureBuild({ log }) {
   const tsc = path.join(root, "node_modules/.bin/tsc");
   const { status } = await run(tsc, ["-p", "tsconfig.build.json"]);
   if (status !== 0) throw new Advice("the sources do not compile: see above");
+  await must(pinnedNode, [bundler]);
   writeFileSync(stamp, "");
   // What was saved while the compiler ran is newer than the stamp, and so is compiled next time.
   utimesSync(stamp, started, started);

@@ -1,32 +1,24 @@
-// What of this checkout runs on a host: the launcher, the compiled daemon and toolbox, the packages that it needs, its own Node, and the files of
-// its service. Installed by systemd/install.sh.
+// What of this checkout runs on a host: the launchers, the bundled daemon and sandboxctl, the toolbox, their own Node, and the files of the
+// service. Installed by systemd/install.sh.
 import { createHash } from "node:crypto";
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { must, root } from "./process.mjs";
 
-/** The folders of the packages that a production installation has, by package-lock.json. */
-function packages() {
-  const lock = JSON.parse(readFileSync(path.join(root, "package-lock.json"), "utf8"));
-  return Object.entries(lock.packages)
-    .filter(([name, { dev, optional }]) => name !== "" && !dev && !optional)
-    .map(([name]) => name)
-    .filter((name) => existsSync(path.join(root, name)));
-}
+/** What is bundled or compiled, and all that is asked to start it. */
+const own = ["bin", "dist/bundle", "dist/toolbox", "systemd"];
 
-/** The version, and a hash of what tells one build of it from another. */
+/** The version, and a hash of what tells one build of it from another: all of these files, and the Node that runs them. */
 function releaseId() {
-  const hash = createHash("sha256").update(readFileSync(path.join(root, "package-lock.json")));
-  const whole = ["bin", "dist/toolbox"];
-  for (const folder of [...whole, "dist/src", "dist/gen", "systemd"]) {
+  const { version, dependencies } = JSON.parse(readFileSync(path.join(root, "package.json"), "utf8"));
+  const hash = createHash("sha256").update(dependencies.node);
+  for (const folder of own) {
     for (const name of readdirSync(path.join(root, folder), { recursive: true }).sort()) {
       const file = path.join(root, folder, name);
-      if (whole.includes(folder) || /\.(js|service|sh|sysusers|tmpfiles)$/.test(name))
-        hash.update(name).update(readFileSync(file));
+      if (statSync(file).isFile()) hash.update(name).update(readFileSync(file));
     }
   }
-  const { version } = JSON.parse(readFileSync(path.join(root, "package.json"), "utf8"));
   return `${version}-${hash.digest("hex").slice(0, 12)}`;
 }
 
@@ -39,7 +31,7 @@ export async function packRelease(file, { id = releaseId() } = {}) {
   try {
     writeFileSync(path.join(directory, "RELEASE"), `${id}\n`);
     const owner = ["--owner=0", "--group=0", "--numeric-owner"];
-    const content = ["package.json", "bin", "dist", "systemd", ...packages()];
+    const content = ["package.json", ...own, "node_modules/node"];
     await must("tar", [...owner, "-cf", file, "-C", directory, "RELEASE", "-C", root, ...content], {
       quiet: true,
     });

@@ -1,4 +1,4 @@
-// Workspaces as archives: tar.zst out of a directory, and tar or tar.zst into one. The work is done by a program of its own (program.ts)
+// Workspaces as archives: tar.zst out of a directory, and tar or tar.zst into one. The work is done by a program of its own (archive-program.ts)
 // as the tenant's user, so that neither a hostile archive nor a hostile tree meets anything of the daemon's. Here it is started,
 // fed, bounded and ended.
 
@@ -40,8 +40,8 @@ export interface ImportOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Compiled or not, it is of the same kind as this file. */
-const ownProgram = join(import.meta.dirname, `program${extname(import.meta.filename)}`);
+/** Bundled or not, it lies beside this file and is of the same kind. */
+const ownProgram = join(import.meta.dirname, `archive-program${extname(import.meta.filename)}`);
 
 /** Unit: MiB. What else it takes is what zstd and Node themselves need. */
 const heapMiB = 64;

@@ -1,7 +1,6 @@
 // The screen of a process with a terminal, as it is now: what it wrote is played to a terminal that nobody sees, and the result is one text
 // that paints the same on another. Programs that asked their terminal something are not answered a second time by that.
 
-import { createRequire } from "node:module";
 import type { Client } from "@connectrpc/connect";
 import type { Process, ProcessExit } from "../../../../gen/sandboxd/v1/process_pb.ts";
 import type { ProcessService } from "../../../../gen/sandboxd/v1/process_service_pb.ts";
@@ -48,12 +47,11 @@ export async function screenText(
   output: readonly Uint8Array[],
   { rows, columns }: { readonly rows: number; readonly columns: number },
 ): Promise<string> {
-  // both are CommonJS, in a form whose names cannot be imported
-  const require = createRequire(import.meta.url);
-  const { Terminal }: typeof import("@xterm/headless") = require("@xterm/headless");
-  const { SerializeAddon }: typeof import("@xterm/addon-serialize") = require("@xterm/addon-serialize");
-  const terminal = new Terminal({ rows, cols: columns, scrollback, allowProposedApi: true });
-  const serializer = new SerializeAddon();
+  // both are CommonJS in a form whose names cannot be imported
+  const { default: headless } = await import("@xterm/headless");
+  const { default: serialize } = await import("@xterm/addon-serialize");
+  const terminal = new headless.Terminal({ rows, cols: columns, scrollback, allowProposedApi: true });
+  const serializer = new serialize.SerializeAddon();
   terminal.loadAddon(serializer);
   for (const chunk of output) await new Promise<void>((resolve) => terminal.write(chunk, resolve));
   const text = serializer.serialize({ scrollback });
