@@ -3,10 +3,9 @@
 import { connect as connectHttp2 } from "node:http2";
 import { connect } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
-import { createClient } from "@connectrpc/connect";
-import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
 import { FilesystemService } from "../gen/sandboxd/v1/filesystem_service_pb.ts";
 import { OutputMode, ProcessService } from "../gen/sandboxd/v1/process_service_pb.ts";
+import { createConnection } from "../src/cli/ctl/connection.ts";
 import { openBareExec } from "./bare-exec.ts";
 import { measureFiles } from "./files.ts";
 import { assertRead, type Inside, inTurn, megabytesPerSecond, warmUps } from "./in-turn.ts";
@@ -33,12 +32,9 @@ export const insideNames = ["exec", "throughput", "files"] as const;
 /** Those of `insideNames` that are wanted. */
 export async function* measureInside(wanted: ReadonlySet<string>, runs: number): AsyncGenerator<Result> {
   const sandboxes = await startSandboxes();
-  const sessionManager = new Http2SessionManager("http://sandboxd", undefined, {
-    createConnection: () => connect(sandboxes.daemon.socketPath),
-    // as sandboxctl; other clients come to it by themselves
-    settings: { initialWindowSize: mebibyte },
-  });
-  const transport = createGrpcTransport({ baseUrl: "http://sandboxd", sessionManager });
+  const { socketPath: path } = sandboxes.daemon;
+  // as sandboxctl reads
+  const connection = createConnection({ kind: "unix", name: "bench", path });
   const session = connectHttp2("http://sandboxd", {
     createConnection: () => connect(sandboxes.daemon.socketPath),
   });
@@ -51,8 +47,8 @@ export async function* measureInside(wanted: ReadonlySet<string>, runs: number):
     const { containerId = "", uid = 0n } = sandbox?.status ?? {};
     const inside: Inside = {
       sandboxId: "inside",
-      processes: createClient(ProcessService, transport),
-      files: createClient(FilesystemService, transport),
+      processes: connection.client(ProcessService),
+      files: connection.client(FilesystemService),
       session,
       bare: openBareExec(containerId, `${uid}:${uid}`),
     };
@@ -64,7 +60,6 @@ export async function* measureInside(wanted: ReadonlySet<string>, runs: number):
     if (wanted.has("files")) yield* await measureFiles(inside, runs);
     if (wanted.has("exec")) yield await measureAttached(sandboxes);
   } finally {
-    sessionManager.abort();
     session.destroy();
     await sandboxes.close();
   }

@@ -1,15 +1,20 @@
 // What the way to a port of a sandbox costs, by ForwardPort and by the preview, against a connection to the same programs on this machine.
 
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, fork, spawn } from "node:child_process";
+import { once } from "node:events";
 import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { connect as connectHttp2 } from "node:http2";
 import { connect, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { type Client, createClient } from "@connectrpc/connect";
-import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
-import { PortService } from "../gen/sandboxd/v1/port_service_pb.ts";
+import { fileURLToPath } from "node:url";
+import { create as messageOf, toBinary } from "@bufbuild/protobuf";
+import type { Client } from "@connectrpc/connect";
+import { ForwardPortRequestSchema, PortService } from "../gen/sandboxd/v1/port_service_pb.ts";
 import { TenantService } from "../gen/sandboxd/v1/tenant_service_pb.ts";
+import { bodyBytes, type Reading } from "./answer.ts";
+import { forward } from "./forward.ts";
 import { assertRead, inTurn, megabytesPerSecond } from "./in-turn.ts";
 import { residentBytes } from "./process-usage.ts";
 import { percentile, type Result, resultOf } from "./result.ts";
@@ -63,26 +68,22 @@ const roomy = {
 export async function* measurePorts(runs: number): AsyncGenerator<Result> {
   const sandboxes = await startSandboxes({ config: { preview: { address: "127.0.0.1:0" } } });
   const local = startLocal();
-  const sessionManager = new Http2SessionManager("http://sandboxd", undefined, {
+  const session = connectHttp2("http://sandboxd", {
     createConnection: () => connect(sandboxes.daemon.socketPath),
-    // as sandboxctl
-    settings: { initialWindowSize: mebibyte },
   });
-  const ports = createClient(
-    PortService,
-    createGrpcTransport({ baseUrl: "http://sandboxd", sessionManager }),
-  );
+  const client = startClient(sandboxes.daemon.socketPath);
+  const ports = sandboxes.daemon.client(PortService);
   try {
     await sandboxes.daemon.client(TenantService).putTenant({
       tenant: "bench",
       network: { forwardPorts: [{ first: pagePort, last: socketPort }] },
     });
     await create(sandboxes, "ports");
-    const forwarded: Way = (port) => overForward(ports, port);
+    const forwarded: Way = (port) => (onPiece) => forward(session, requestTo(port), onPiece);
     const previewed = await overPreview(ports, "ports");
-    for (const [name, way] of [
-      ["forward", forwarded],
-      ["preview", previewed],
+    for (const [name, way, flood] of [
+      ["forward", forwarded, () => client.read(floodPort)],
+      ["preview", previewed, () => bodyBytes(previewed(floodPort))],
     ] as const) {
       const { values, baseline } = await inTurn(
         runs,
@@ -90,23 +91,24 @@ export async function* measurePorts(runs: number): AsyncGenerator<Result> {
         () => firstByte(local.way, pagePort),
       );
       yield overBaseline(`${name}-first-byte`, values, baseline);
-      const flood = await inTurn(
+      const floods = await inTurn(
         floodRuns,
-        async () => assertRead(await drain(way), floodBytes),
-        async () => assertRead(await drain(local.way), floodBytes),
+        async () => assertRead(await flood(), floodBytes),
+        async () => assertRead(await bodyBytes(local.way(floodPort)), floodBytes),
       );
       yield resultOf({
         name: `${name}-throughput`,
         unit: "MB/s",
-        values: flood.values.map((ms) => megabytesPerSecond(floodBytes, ms)),
-        baseline: flood.baseline.map((ms) => megabytesPerSecond(floodBytes, ms)),
+        values: floods.values.map((ms) => megabytesPerSecond(floodBytes, ms)),
+        baseline: floods.baseline.map((ms) => megabytesPerSecond(floodBytes, ms)),
         goal: { of: "ratio", atLeast: 0.5 },
       });
     }
     yield await measureSockets(sandboxes, ports);
   } finally {
     local.close();
-    sessionManager.abort();
+    client.close();
+    session.destroy();
     await sandboxes.close();
   }
 }
@@ -117,8 +119,8 @@ async function create({ client }: Sandboxes, sandboxId: string): Promise<void> {
   await sleep(1_000);
 }
 
-/** Asks a port for its page; told of each piece of the answer, until it ends. */
-type Way = (port: number) => (onPiece: (bytes: Uint8Array) => void) => Promise<void>;
+/** Asks a port for its page. */
+type Way = (port: number) => Reading;
 
 async function firstByte(way: Way, port: number): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>();
@@ -128,28 +130,13 @@ async function firstByte(way: Way, port: number): Promise<void> {
   await over;
 }
 
-/** How many bytes come behind the headers. */
-async function drain(way: Way): Promise<number> {
-  let [read, head] = [0, ""];
-  await way(floodPort)((bytes) => {
-    if (head.includes("\r\n\r\n")) {
-      read += bytes.length;
-      return;
-    }
-    head += Buffer.from(bytes).toString("latin1");
-    const at = head.indexOf("\r\n\r\n");
-    if (at !== -1) read = head.length - at - 4;
-  });
-  return read;
-}
-
 const asked = (host = "localhost", more = "") =>
   `GET / HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n${more}\r\n`;
 
 /** What comes is read into the same memory, so that the client costs little. */
 const incoming = Buffer.alloc(65_536);
 
-function overSocket(port: number, request: string): ReturnType<Way> {
+function overSocket(port: number, request: string): Reading {
   return (onPiece) =>
     new Promise((resolve, reject) => {
       const socket: Socket = connect({
@@ -169,12 +156,25 @@ function overSocket(port: number, request: string): ReturnType<Way> {
     });
 }
 
-function overForward(ports: Client<typeof PortService>, port: number): ReturnType<Way> {
-  return async (onPiece) => {
-    async function* requests() {
-      yield { sandboxId: "ports", port, data: Buffer.from(asked()) };
-    }
-    for await (const { data } of ports.forwardPort(requests())) if (data.length > 0) onPiece(data);
+/** A call of ForwardPort that asks a port for its page. */
+const requestTo = (port: number): Uint8Array =>
+  toBinary(
+    ForwardPortRequestSchema,
+    messageOf(ForwardPortRequestSchema, { sandboxId: "ports", port, data: Buffer.from(asked()) }),
+  );
+
+/** Another program that reads what ForwardPort brings. */
+function startClient(socketPath: string) {
+  const program = fileURLToPath(new URL("forward-client.ts", import.meta.url));
+  const child = fork(program, [socketPath]);
+  return {
+    /** How many bytes came behind the headers. */
+    async read(port: number): Promise<number> {
+      child.send(Buffer.from(requestTo(port)).toString("base64"));
+      const [count] = await once(child, "message");
+      return count;
+    },
+    close: () => child.disconnect(),
   };
 }
 

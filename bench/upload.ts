@@ -1,9 +1,10 @@
 // WriteFile as a caller sends it who has the bytes at hand: gRPC over Node's HTTP/2, framed here. The protocol libraries of Node copy each message two or
 // three times into new memory, which takes more of two cores than the daemon and the sandbox together: with them, they would be what is measured.
 
-import { type ClientHttp2Session, type ClientHttp2Stream, constants } from "node:http2";
+import { type ClientHttp2Session, constants } from "node:http2";
 import { create, toBinary } from "@bufbuild/protobuf";
 import { WriteFileRequestSchema } from "../gen/sandboxd/v1/filesystem_service_pb.ts";
+import { envelope, statusOf } from "./framing.ts";
 
 const mebibyte = 1_024 ** 2;
 /** `data` of WriteFileRequest. */
@@ -34,26 +35,6 @@ export async function upload(
   stream.end();
   const status = await ended;
   if (status !== "0") throw new Error(`WriteFile ended with status ${status}`);
-}
-
-function statusOf(stream: ClientHttp2Stream): Promise<unknown> {
-  return new Promise((resolve, reject) => {
-    let status: unknown;
-    const told = (headers: Readonly<Record<string, unknown>>) => {
-      status = headers["grpc-status"] ?? status;
-    };
-    stream.on("response", told);
-    stream.on("trailers", told);
-    stream.on("error", reject);
-    stream.on("close", () => resolve(status));
-    stream.resume();
-  });
-}
-
-function envelope(length: number): Buffer {
-  const header = Buffer.alloc(5);
-  header.writeUInt32BE(length, 1);
-  return header;
 }
 
 function varint(value: number): readonly number[] {

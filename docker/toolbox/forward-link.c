@@ -17,6 +17,10 @@
 #define PATIENCE_S 5
 // How often one goes on before others have their turn.
 #define MOST_TURNS 16
+// To the daemon, which is woken less often for as much; fewer where the host's net.core.wmem_max is lower.
+#define SENT_AHEAD 524288
+// From a piece of so many bytes on the next is not copied.
+#define LEAST_FLOOD 16384
 
 static uint8_t piece[MOST_PIECE];
 
@@ -34,6 +38,8 @@ void open_tunnel(struct forwarder *forwarder, int outside) {
   tunnel->next = forwarder->tunnels;
   forwarder->tunnels = tunnel;
   forwarder->count++;
+  int room = SENT_AHEAD;
+  setsockopt(outside, SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
   if (!watch(forwarder, &tunnel->outside)) tunnel->state = OVER;
 }
 
@@ -47,6 +53,7 @@ static void close_port(struct tunnel *tunnel) {
 }
 
 void free_tunnel(struct tunnel *tunnel) {
+  leave_pipe(tunnel);
   close_port(tunnel);
   close(tunnel->outside.fd);
   free(tunnel->inside.rest.bytes);
@@ -54,60 +61,9 @@ void free_tunnel(struct tunnel *tunnel) {
   free(tunnel);
 }
 
-// Behind what is kept already.
-static void keep_rest(struct rest *rest, const uint8_t *bytes, size_t length) {
-  size_t left = rest->length - rest->sent;
-  uint8_t *kept = allocate(left + length);
-  if (left > 0) memcpy(kept, rest->bytes + rest->sent, left);
-  memcpy(kept + left, bytes, length);
-  free(rest->bytes);
-  *rest = (struct rest){.bytes = kept, .length = left + length};
-}
-
-static void drop_rest(struct rest *rest) {
-  free(rest->bytes);
-  *rest = (struct rest){0};
-}
-
-// A port that takes no more may have said why before: that is carried first.
-static void be_deaf(struct tunnel *tunnel, int error) {
-  if (tunnel->has_ended) return fail_tunnel(tunnel, error, "port");
-  tunnel->deaf = error;
-  tunnel->inside.can_read = true;
-}
-
-// How many it took. An error of the daemon's side ends the tunnel.
-static size_t put(struct end *end, const uint8_t *bytes, size_t length) {
-  size_t sent = 0;
-  while (sent < length && end->can_write) {
-    ssize_t count = send(end->fd, bytes + sent, length - sent, MSG_NOSIGNAL);
-    if (count >= 0) sent += (size_t)count;
-    else if (errno == EAGAIN) end->can_write = false;
-    else if (errno != EINTR) {
-      if (end == &end->tunnel->inside) be_deaf(end->tunnel, errno);
-      else end->tunnel->state = OVER;
-      return sent;
-    }
-  }
-  return sent;
-}
-
-// Bytes, or 0 at the end of them, or -1 if there are none now or never again: then the tunnel is over.
-static ssize_t get(struct end *end, uint8_t *bytes, size_t room) {
-  for (;;) {
-    ssize_t count = recv(end->fd, bytes, room, 0);
-    if (count >= 0) return count;
-    if (errno == EINTR) continue;
-    end->can_read = false;
-    if (errno == EAGAIN) return -1;
-    if (end == &end->tunnel->inside) fail_tunnel(end->tunnel, errno, "port");
-    else end->tunnel->state = OVER;
-    return -1;
-  }
-}
-
 // Frames for the daemon are sent whole; what it does not take of one is kept, and comes before the next.
 static void say(struct tunnel *tunnel, const uint8_t *frame, size_t length) {
+  spill_pipe(tunnel);
   struct rest *rest = &tunnel->outside.rest;
   size_t sent = rest->length > 0 ? 0 : put(&tunnel->outside, frame, length);
   if (sent < length && tunnel->state != OVER) keep_rest(rest, frame + sent, length - sent);
@@ -263,17 +219,53 @@ static bool move_in(struct tunnel *tunnel) {
   return !tunnel->has_shut;
 }
 
+static void write_data_header(uint8_t *header, size_t count) {
+  uint32_t size = (uint32_t)count + 1;
+  for (size_t i = 0; i < 4; i++) header[i] = (uint8_t)(size >> (8 * i));
+  header[4] = F_DATA;
+}
+
+// Sends on what is kept. True once nothing is.
+static bool send_kept(struct tunnel *tunnel) {
+  struct rest *rest = &tunnel->outside.rest;
+  for (;;) {
+    if (rest->length > 0) {
+      rest->sent += put(&tunnel->outside, rest->bytes + rest->sent, rest->length - rest->sent);
+      if (rest->sent < rest->length) return false;
+      drop_rest(rest);
+    }
+    if (tunnel->piped == 0) return true;
+    if (!empty_pipe(tunnel)) return false;
+  }
+}
+
+// A piece of data from the port, on its way to the daemon. Its length, or as get().
+static ssize_t move_piece(struct tunnel *tunnel) {
+  ssize_t count = tunnel->is_flood ? fill_pipe(tunnel) : NO_PIPE;
+  if (count == -1) return be_dry(&tunnel->inside, errno);
+  if (count > 0) {
+    uint8_t header[FRAME_HEADER];
+    size_t piped = tunnel->piped;
+    write_data_header(header, piped);
+    // in front of what is in the pipe
+    tunnel->piped = 0;
+    say(tunnel, header, sizeof header);
+    tunnel->piped = piped;
+    send_kept(tunnel);
+  }
+  if (count != NO_PIPE) return count;
+  count = get(&tunnel->inside, piece + FRAME_HEADER, MOST_PORT_DATA);
+  if (count <= 0) return count;
+  write_data_header(piece, (size_t)count);
+  say(tunnel, piece, FRAME_HEADER + (size_t)count);
+  return count;
+}
+
 // From the port to the daemon, likewise.
 static bool move_out(struct tunnel *tunnel) {
-  struct rest *rest = &tunnel->outside.rest;
-  if (rest->length > 0) {
-    rest->sent += put(&tunnel->outside, rest->bytes + rest->sent, rest->length - rest->sent);
-    if (tunnel->state != OPEN || rest->sent < rest->length) return false;
-    drop_rest(rest);
-    return true;
-  }
+  if (tunnel->outside.rest.length > 0 || tunnel->piped > 0) return send_kept(tunnel) && tunnel->state == OPEN;
   if (tunnel->has_ended || !tunnel->inside.can_read) return false;
-  ssize_t count = get(&tunnel->inside, piece + FRAME_HEADER, MOST_PORT_DATA);
+  ssize_t count = move_piece(tunnel);
   if (count < 0) return false;
   if (count == 0 && tunnel->deaf != 0) {
     fail_tunnel(tunnel, tunnel->deaf, "port");
@@ -282,12 +274,8 @@ static bool move_out(struct tunnel *tunnel) {
   if (count == 0) {
     tunnel->has_ended = true;
     say_type(tunnel, F_EOF);
-    return tunnel->state == OPEN;
   }
-  uint32_t size = (uint32_t)count + 1;
-  for (size_t i = 0; i < 4; i++) piece[i] = (uint8_t)(size >> (8 * i));
-  piece[4] = F_DATA;
-  say(tunnel, piece, FRAME_HEADER + (size_t)count);
+  tunnel->is_flood = count >= LEAST_FLOOD;
   return tunnel->state == OPEN;
 }
 

@@ -15,7 +15,7 @@
 #define MOST_TUNNELS 1024
 // Beyond them, that many are told so. Further ones are closed.
 #define MOST_SURPLUS 8
-// Descriptors beside those of tunnels: standard streams, listener, poll, surplus.
+// Descriptors beside those of tunnels: standard streams, listener, poll, pipe, surplus.
 #define OTHER_DESCRIPTORS (8 + MOST_SURPLUS)
 #define MOST_EVENTS 64
 // How often those that are given up after a time are looked at.

@@ -2,12 +2,13 @@
 #ifndef FORWARD_H
 #define FORWARD_H
 
+#include <sys/types.h>
+
 #include "toolbox.h"
 
 #define FRAME_HEADER 5
-// Of what is read at once in either direction. The daemon holds each frame in memory of its own, and its allocator takes blocks of 32 KiB and more from
-// the kernel each time.
-#define MOST_PIECE 32000
+// Of what is copied at once in either direction.
+#define MOST_PIECE 65536
 #define MOST_PORT_DATA (MOST_PIECE - FRAME_HEADER)
 // Of the request that a connection begins with, behind its header.
 #define CONNECT_BYTES 3
@@ -54,6 +55,9 @@ struct tunnel {
   bool has_shut;
   // the port sends no more; and the daemon was told
   bool has_ended;
+  // much comes from the port: it is moved by the pipe; and how much of it is in there, behind what is kept in `outside`
+  bool is_flood;
+  size_t piped;
   // why the port takes no more: what it sent before is still carried
   int deaf;
 };
@@ -76,5 +80,26 @@ void move_tunnel(struct forwarder *, struct tunnel *);
 // Tells the daemon why there is no connection, or none any more.
 void fail_tunnel(struct tunnel *, int error, const char *operation);
 void free_tunnel(struct tunnel *);
+
+// forward-end.c: keeps bytes behind what is kept already.
+void keep_rest(struct rest *, const uint8_t *bytes, size_t length);
+void drop_rest(struct rest *);
+// How many it took. An error of the daemon's side ends the tunnel.
+size_t put(struct end *, const uint8_t *bytes, size_t length);
+// Bytes, or 0 at the end of them, or -1 if there are none now or never again: then the tunnel is over.
+ssize_t get(struct end *, uint8_t *bytes, size_t room);
+// What get() does for want of bytes, for whoever else was told this error. Returns -1.
+ssize_t be_dry(struct end *, int error);
+
+// forward-pipe.c: moves a piece from the port into the pipe. Bytes; 0 at the end of them; -1 as errno says; or NO_PIPE, where they have to be copied.
+#define NO_PIPE (-2)
+ssize_t fill_pipe(struct tunnel *);
+// Moves what it has in the pipe, which must be something, to the daemon. True once nothing is left in there, but where this kernel moves nothing to it: then
+// that is kept as any rest.
+bool empty_pipe(struct tunnel *);
+// Copies what it has in the pipe to what is kept, where something else can follow.
+void spill_pipe(struct tunnel *);
+// Whatever it has in the pipe is dropped.
+void leave_pipe(struct tunnel *);
 
 #endif

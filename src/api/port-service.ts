@@ -48,6 +48,8 @@ export function createPortService(options: PortServiceOptions): ServiceImpl<type
           const bytes = await connection.receive();
           if (bytes === undefined) break;
           yield { data: bytes };
+          // what is large was sent before the next is asked for (`response-writer.ts`), and what is small is not used again
+          connection.release(bytes);
         }
         yield { data: nothing, end: true };
         await sending;

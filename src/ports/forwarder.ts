@@ -23,6 +23,8 @@ export interface PortConnection {
   end(): void;
   /** What comes next; undefined at its end. One at a time. @throws SandboxdError PORT_UNREACHABLE, TOOLBOX_UNAVAILABLE. */
   receive(): Promise<Buffer | undefined>;
+  /** Nobody looks at what was received any more: its memory may be used for what comes. */
+  release(bytes: Buffer): void;
   /**
    * Lets go of it; breaks it off for the program inside, unless both directions have ended. Closed already is success. `why` is what
    * who still uses it is told.
@@ -126,7 +128,7 @@ function refusalOf({ type, payload }: Frame, port: Port): SandboxdError {
 const mostOfForwarder = 1_024;
 
 const headerBytes = 5;
-/** As the forwarder sends them: the allocator takes blocks of 32 KiB and more from the kernel each time. */
+/** The allocator takes blocks of 32 KiB and more from the kernel each time. */
 const pieceBytes = 32_000 - headerBytes;
 
 function dataFrame(bytes: Uint8Array): Buffer {
@@ -192,6 +194,7 @@ function portConnection(connection: Connection, port: Port): PortConnection {
       if (hasReceivedAll) return undefined;
       return bytesOf(connection.received() ?? (await connection.receive()));
     },
+    release: (payload) => connection.release({ type: frame.data, payload }),
     close(why) {
       if (isClosed) return;
       isClosed = true;

@@ -1,10 +1,10 @@
 // Connections to the programs inside, as Node's HTTP client wants them: kept for a few seconds for the next request to the same port.
 
 import type { ClientRequest, RequestOptions } from "node:http";
-import { Duplex } from "node:stream";
+import type { Duplex } from "node:stream";
 import { Agent } from "../http.ts";
-import type { PortConnection } from "../ports/forwarder.ts";
 import type { Ports } from "../ports/ports.ts";
+import { PortStream } from "./port-stream.ts";
 import type { Grant } from "./token.ts";
 
 const keptMs = 4_000;
@@ -35,7 +35,7 @@ export class PortAgent extends Agent {
   override createConnection(options: RequestOptions, callback?: Callback): undefined {
     const { record, port } = (options as PortOptions).grant;
     this.#ports.connect({ sandboxId: record.id, port }).then(
-      (connection) => callback?.(null, streamOver(connection)),
+      (connection) => callback?.(null, new PortStream(connection)),
       (error: Error) => callback?.(error, undefined as never),
     );
     return undefined;
@@ -54,33 +54,4 @@ export class PortAgent extends Agent {
     this.#timers.delete(stream);
     request.reusedSocket = true;
   }
-}
-
-/** Node calls these of a socket without asking whether it has them. */
-const ofSocket = { setKeepAlive() {}, setNoDelay() {}, setTimeout() {}, ref() {}, unref() {} };
-
-/** As a stream of Node's; closed when it is destroyed. */
-function streamOver(connection: PortConnection): Duplex {
-  const stream = new Duplex({
-    // a program that closes has answered
-    allowHalfOpen: false,
-    read() {
-      connection.receive().then(
-        (bytes) => stream.push(bytes ?? null),
-        (error: Error) => stream.destroy(error),
-      );
-    },
-    write(chunk: Buffer, _encoding, done) {
-      connection.send(chunk).then(() => done(), done);
-    },
-    final(done) {
-      connection.end();
-      done();
-    },
-    destroy(error, done) {
-      connection.close();
-      done(error);
-    },
-  });
-  return Object.assign(stream, ofSocket);
 }

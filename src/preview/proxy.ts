@@ -4,6 +4,7 @@ import type { ClientRequest, IncomingMessage, ServerResponse } from "node:http";
 import type { Duplex } from "node:stream";
 import { request as requestOf } from "../http.ts";
 import { type Header, outwardHeaders } from "./headers.ts";
+import { largeBody, pass } from "./large-body.ts";
 import type { PortAgent, PortOptions } from "./port-agent.ts";
 import type { Grant } from "./token.ts";
 
@@ -99,7 +100,7 @@ function begin({ request, grant, target, headers, upgrade }: Call, agent: PortAg
   return outgoing;
 }
 
-function relay({ response, ownCookies }: Call, answer: IncomingMessage): void {
+function relay({ request, response, ownCookies }: Call, answer: IncomingMessage): void {
   try {
     response.writeHead(answer.statusCode ?? 502, outwardHeaders(answer.rawHeaders, ownCookies).flat());
   } catch {
@@ -108,6 +109,8 @@ function relay({ response, ownCookies }: Call, answer: IncomingMessage): void {
     answer.destroy();
     return;
   }
+  const past = largeBody(request, answer);
+  if (past !== undefined) return void pass(past, answer, response);
   answer.on("error", () => response.destroy());
   // one that breaks off must not look whole
   answer.once("close", () => {

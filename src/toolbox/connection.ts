@@ -148,8 +148,11 @@ export function connectionOver(socket: Duplex): Connection {
   };
 }
 
-/** Smaller frames are made faster than kept. Unit: bytes. */
+/** From this size on a frame has memory of its own, which can be released; smaller ones are made faster than kept. Unit: bytes. */
 const leastKeptBytes = 32 * 1024;
+
+/** Of one connection: what large frames that wait together take, and a few in the hands of who received them. */
+const mostFreePlaces = 8;
 
 /** Memory for frames. */
 interface Places {
@@ -157,19 +160,16 @@ interface Places {
   give(payload: Buffer): void;
 }
 
-/** Large ones have memory of their own, which is used again once it was given back. */
+/** Large ones have memory of their own, with room for any, which is used again once it was given back. */
 function createPlaces(): Places {
   const free: ArrayBufferLike[] = [];
   return {
     take(length) {
       if (length < leastKeptBytes) return Buffer.allocUnsafe(length);
-      const at = free.findIndex(({ byteLength }) => byteLength >= length);
-      const [place] = at < 0 ? [] : free.splice(at, 1);
-      return place === undefined ? Buffer.allocUnsafeSlow(length) : Buffer.from(place, 0, length);
+      return Buffer.from(free.pop() ?? Buffer.allocUnsafeSlow(mostFrameBytes).buffer, 0, length);
     },
     give({ buffer, length }) {
-      // never more than are held for frames that wait
-      if (length >= leastKeptBytes && free.length * length <= mostQueuedBytes) free.push(buffer);
+      if (length >= leastKeptBytes && free.length < mostFreePlaces) free.push(buffer);
     },
   };
 }

@@ -2,7 +2,7 @@
 
 import { createHash, randomBytes } from "node:crypto";
 import { once } from "node:events";
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { createServer, type Socket } from "node:net";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -76,6 +76,61 @@ describe("a connection to a port", () => {
       }),
     );
     expect(forwarderPids()).toHaveLength(1);
+  });
+
+  test("that brings much is carried byte for byte, also beside others of which nobody takes anything for a while", async () => {
+    const { connect, forwarderPids } = await openBench();
+    const contents = Array.from({ length: 4 }, () => randomBytes(12 * mebibyte + 5));
+    const { port } = await serve((socket) =>
+      socket.once("data", ([index = 0]: Buffer) => socket.end(contents[index] ?? "")),
+    );
+    const connections = await Promise.all(contents.map(() => connect(port)));
+    await Promise.all(connections.map((connection, index) => connection.send(Buffer.from([index]))));
+    const [first, second, ...late] = connections.map((connection, index) => async () => {
+      const received = await readAll(connection);
+      expect(sha256(received)).toBe(sha256(contents[index] ?? Buffer.alloc(0)));
+      connection.end();
+      connection.close();
+    });
+    // by the pipe, of which there is one
+    await becomes("it is there", () => pipesOf(forwarderPids()[0]) === 2);
+    await Promise.all([first?.(), second?.()]);
+    await Promise.all(late.map((read) => read()));
+  });
+
+  test("that brings much is copied where there is no descriptor for a pipe", async () => {
+    const { connect, forwarderPids } = await openBench({ limits: ["--nofile=8"] });
+    const content = randomBytes(12 * mebibyte + 5);
+    const { port } = await serve((socket) => socket.end(content));
+    const connection = await connect(port);
+    const parts = [await connection.receive()];
+    expect(pipesOf(forwarderPids()[0])).toBe(0);
+    parts.push(await readAll(connection));
+    expect(sha256(Buffer.concat(parts.map((part) => part ?? Buffer.alloc(0))))).toBe(sha256(content));
+    connection.close();
+  });
+
+  test("that breaks off in the middle of much has brought the beginning of it", async () => {
+    const { connect } = await openBench();
+    const content = randomBytes(8 * mebibyte);
+    const { port } = await serve((socket) => {
+      socket.write(content);
+      socket.once("data", () => socket.resetAndDestroy());
+    });
+    const connection = await connect(port);
+    const parts: Buffer[] = [];
+    const all = async () => {
+      for (;;) {
+        const bytes = await connection.receive();
+        if (bytes === undefined) return;
+        parts.push(bytes);
+        if (parts.length === 4) await connection.send(Buffer.from("enough"));
+      }
+    };
+    await expect(all()).rejects.toMatchObject({ reason: "PORT_UNREACHABLE" });
+    const received = Buffer.concat(parts);
+    expect(received.length).toBeGreaterThan(0);
+    expect(received.equals(content.subarray(0, received.length))).toBe(true);
   });
 
   test("finds a program that listens on ::1 alone", async () => {
@@ -388,6 +443,13 @@ describe("what takes the forwarder's place", () => {
     await expect(connect(80)).rejects.toMatchObject({ reason: "TOOLBOX_UNAVAILABLE" });
   });
 });
+
+/** Ends of pipes that a process has, beyond its standard streams. */
+function pipesOf(pid = 0): number {
+  const directory = `/proc/${pid}/fd`;
+  const own = readdirSync(directory).filter((name) => Number(name) > 2);
+  return own.filter((name) => readlinkSync(join(directory, name)).startsWith("pipe:")).length;
+}
 
 function residentBytes(pid: number): number {
   return Number(/VmRSS:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]) * 1024;

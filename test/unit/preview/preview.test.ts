@@ -171,6 +171,45 @@ describe("a request", () => {
     expect(chunked.headers["x-length"]).toBe("chunked");
   });
 
+  test("is answered with much, byte for byte, and the next one on another connection", async () => {
+    const content = randomBytes(6 * mebibyte + 11);
+    const { ask, site } = await openSession((_, response) => {
+      response.writeHead(200, { "content-length": content.length });
+      // the headers alone, with some of it, and in pieces of any size
+      response.flushHeaders();
+      const sizes = [1, 70_000, 300_000, 2 * mebibyte];
+      for (let at = 0, turn = 0; at < content.length; turn += 1) {
+        const size = sizes[turn % sizes.length] ?? 1;
+        response.write(content.subarray(at, at + size));
+        at += size;
+      }
+      response.end();
+    });
+    for (let count = 1; count <= 3; count += 1) {
+      const answer = await ask();
+      expect(answer.headers["content-length"]).toBe(`${content.length}`);
+      expect(sha256(answer.body)).toBe(sha256(content));
+      expect(site.connections()).toBe(count);
+    }
+    expect((await ask({ method: "HEAD" })).body).toHaveLength(0);
+  });
+
+  test("is answered with as much as was told, whatever else the program says", async () => {
+    const content = randomBytes(2 * mebibyte);
+    const { port } = await serve((socket) => {
+      socket.write(`HTTP/1.1 200 OK\r\nContent-Length: ${content.length}\r\n\r\n`);
+      socket.write(content);
+      socket.end("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nmore");
+    });
+    const previewed = await openPreview();
+    const { host, token } = previewed.grant(port);
+    for (let count = 0; count < 2; count += 1) {
+      const { body } = await previewed.ask({ host, headers: cookieOf(token) });
+      expect(sha256(body)).toBe(sha256(content));
+    }
+    await becomes("nothing is left", () => previewed.ports.count() === 0);
+  });
+
   test("is answered with what the program says, header by header", async () => {
     const { ask } = await openSession((_, response) => {
       response.writeHead(203, [
@@ -218,13 +257,20 @@ describe("a request", () => {
   });
 
   test("that breaks off inside does not look whole", async () => {
-    const { ask, site } = await openSession((asked, response) => {
-      response.writeHead(200, asked.url === "/chunked" ? {} : { "content-length": 1_000 });
-      response.write("a part", () => setTimeout(() => asked.socket.resetAndDestroy(), 20));
+    const lengths = new Map([
+      ["/counted", 1_000],
+      ["/large", 4 * mebibyte],
+      ["/larger", 40 * mebibyte],
+    ]);
+    const { ask, site, previewed } = await openSession((asked, response) => {
+      const length = lengths.get(asked.url ?? "");
+      response.writeHead(200, length === undefined ? {} : { "content-length": length });
+      const part = asked.url === "/larger" ? Buffer.alloc(3 * mebibyte) : "a part";
+      response.write(part, () => setTimeout(() => asked.socket.resetAndDestroy(), 20));
     });
-    await expect(ask({ path: "/chunked" })).rejects.toThrow();
-    await expect(ask({ path: "/counted" })).rejects.toThrow();
-    expect(site.requests).toHaveLength(2);
+    for (const path of ["/chunked", ...lengths.keys()]) await expect(ask({ path })).rejects.toThrow();
+    expect(site.requests).toHaveLength(4);
+    await becomes("nothing is left", () => previewed.ports.count() === 0);
   });
 
   test("that the browser gives up is given up inside", async () => {
@@ -245,9 +291,13 @@ describe("a request", () => {
     );
   });
 
-  test("whose answer is not read holds the program back", async () => {
+  test.each([
+    ["of no told length", {}],
+    ["of a large length", { "content-length": 10_000 * mebibyte }],
+  ])("whose answer, %s, is not read holds the program back", async (_, headers) => {
     let written = 0;
     const { previewed, host, token } = await openSession((_, response) => {
+      response.writeHead(200, headers);
       const block = Buffer.alloc(65_536);
       const go = () => {
         do written += block.length;
@@ -268,6 +318,10 @@ describe("a request", () => {
     });
     expect(written).toBeLessThan(40 * mebibyte);
     sent.destroy();
+    await becomes(
+      "nothing is left",
+      () => previewed.ports.count() === 0 && previewed.attached.get("one") === 0,
+    );
   });
 });
 

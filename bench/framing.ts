@@ -1,0 +1,25 @@
+// gRPC over Node's HTTP/2 without a library: how messages are framed, and how a call ends.
+
+import type { ClientHttp2Stream } from "node:http2";
+
+/** Resolves to the status that a call ends with. */
+export function statusOf(stream: ClientHttp2Stream): Promise<unknown> {
+  return new Promise((resolve, reject) => {
+    let status: unknown;
+    const told = (headers: Readonly<Record<string, unknown>>) => {
+      status = headers["grpc-status"] ?? status;
+    };
+    stream.on("response", told);
+    stream.on("trailers", told);
+    stream.on("error", reject);
+    stream.on("close", () => resolve(status));
+    stream.resume();
+  });
+}
+
+/** What comes before a message of this length. */
+export function envelope(length: number): Buffer {
+  const header = Buffer.alloc(5);
+  header.writeUInt32BE(length, 1);
+  return header;
+}
