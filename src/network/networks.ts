@@ -39,10 +39,13 @@ export interface Networks {
   /** The place of a new sandbox; undefined for one that has no network. @throws SandboxdError ADDRESS_EXHAUSTED. */
   choose(tenant: string, mode: NetworkMode): NetworkPlace | undefined;
   /**
-   * Has everything there that a container needs before it starts, and resolves to its place: another than the record's if
-   * something else turned out to be in that subnet. Rejects with NETWORK_UNAVAILABLE or ADDRESS_EXHAUSTED.
+   * Has the network there that a container is created in, and resolves to its place: another than the record's if something else turned out to be in
+   * that subnet. Its rules are on their way then: they have to be `held` before it starts. Both reject with NETWORK_UNAVAILABLE, the first
+   * with ADDRESS_EXHAUSTED, too.
    */
-  prepare(record: SandboxRecord): Promise<NetworkPlace | undefined>;
+  prepare(
+    record: SandboxRecord,
+  ): Promise<{ readonly place: NetworkPlace; readonly held: Promise<void> } | undefined>;
   /** Bounds the traffic of one that was just started. Rejects with LIMIT_UNENFORCEABLE. */
   bound(record: SandboxRecord, containerId: string): Promise<void>;
   /** A container of the tenant could not be had: its bridge is looked at again before the next. */
@@ -237,12 +240,16 @@ export function createNetworks(options: NetworksOptions): Networks {
       if (place === undefined) return undefined;
       const hold = (at: NetworkPlace) => change(changeOf([{ ...record, place: at }], policyOf(tenant)));
       // beside each other: rules name the bridge, and can be there before it
-      await Promise.all([bridges.ready(tenant), hold(place)]);
+      const first = hold(place);
+      // nobody waits for it if the network cannot be had
+      first.catch(() => undefined);
+      await bridges.ready(tenant);
       const isMoved = bridges.netOf(tenant).subnet !== place.subnet;
       const now = isMoved ? placeIn(tenant) : place;
-      if (isMoved) await hold(now);
+      const held = isMoved ? first.then(() => hold(now)) : first;
+      held.catch(() => undefined); // nor if names cannot be checked
       await checkNames([{ ...record, place: now }], policyOf(tenant));
-      return now;
+      return { place: now, held };
     },
     async bound(record, containerId) {
       const policy = policyOf(record.tenant);

@@ -1,14 +1,15 @@
 // Makes a sandbox run: binds its image, creates and starts its container, and reads the limits back from the kernel.
 
 import type { BindMount, ContainerPlan } from "../engine/container-plan.ts";
-import type { Container, Image, Runtime } from "../engine/runtime.ts";
-import { messageOf, SandboxdError } from "../errors.ts";
+import type { Container, Runtime } from "../engine/runtime.ts";
+import { messageOf } from "../errors.ts";
 import type { Log } from "../observe/log.ts";
 import type { Clock } from "./clock.ts";
 import type { Settlement } from "./decide.ts";
 import { failed } from "./ending.ts";
 import { untested } from "./health/verdict.ts";
-import { type LabelCodec, labelPrefix } from "./labels.ts";
+import { createImageBinding } from "./image-binding.ts";
+import type { LabelCodec } from "./labels.ts";
 import { workspacePath } from "./mount-spec.ts";
 import { type HostFacts, planOf } from "./plan.ts";
 import { createSlots } from "./queue.ts";
@@ -16,7 +17,7 @@ import { actors, type SandboxRecord, type TransitionReason } from "./record.ts";
 import type { Repository } from "./repository.ts";
 import { underPolicy } from "./restart.ts";
 import type { Touches } from "./touches.ts";
-import { failureReason, moved, progress, pulling, starting, type Why } from "./transition.ts";
+import { failureReason, moved, progress, starting, type Why } from "./transition.ts";
 import type { Watch } from "./watch.ts";
 
 export interface StarterOptions {
@@ -47,8 +48,13 @@ export interface StarterOptions {
 
 /** What a start asks of the networks of tenants. */
 export interface StarterNetworks {
-  /** Has its network there and its rules held, and resolves to its place. Rejects with NETWORK_UNAVAILABLE or ADDRESS_EXHAUSTED. */
-  prepare(record: SandboxRecord): Promise<SandboxRecord["place"]>;
+  /**
+   * Has its network there, and resolves to its place in it; undefined for a sandbox without one. Its rules have to be `held` before it starts. Both
+   * reject with NETWORK_UNAVAILABLE, the first with ADDRESS_EXHAUSTED, too.
+   */
+  prepare(
+    record: SandboxRecord,
+  ): Promise<{ readonly place: SandboxRecord["place"]; readonly held: Promise<void> } | undefined>;
   /** Bounds the traffic of one whose container was started. Rejects with LIMIT_UNENFORCEABLE. */
   bound(record: SandboxRecord, containerId: string): Promise<void>;
   /** Its container could not be had: what is known of its network may be wrong. */
@@ -78,8 +84,7 @@ interface Made {
 export function createStarter(options: StarterOptions): Starter {
   const { runtime, repository, labels, watch, settle, touches, networks, log } = options;
   const slots = createSlots(options.concurrentStarts);
-  /** Lookups under way: those who ask meanwhile for the same image share them. */
-  const lookups = new Map<string, Promise<Image | undefined>>();
+  const images = createImageBinding(options);
 
   const planFor = (record: SandboxRecord, workspace: BindMount | undefined) =>
     planOf(record, options.hostFacts(), labels, workspace);
@@ -92,42 +97,11 @@ export function createStarter(options: StarterOptions): Starter {
     return { kind: "bind", source, target: workspacePath, readOnly, identity };
   }
 
-  function findImage(reference: string): Promise<Image | undefined> {
-    const known = lookups.get(reference);
-    if (known !== undefined) return known;
-    const lookup = runtime.image(reference).finally(() => lookups.delete(reference));
-    lookups.set(reference, lookup);
-    return lookup;
-  }
-
-  /** Binds the sandbox to the content that its image's name means now, once. */
-  async function withImage(record: SandboxRecord): Promise<SandboxRecord> {
-    const now = () => repository.get(record.id) ?? record;
-    if (record.imageId !== "") return now();
-    const { image: reference } = record.spec;
-    let image = await findImage(reference);
-    if (image === undefined && options.pullImages) {
-      const accepted = repository.unmoved(record);
-      if (accepted === undefined) return record;
-      if (accepted.state !== "PULLING") settle(accepted, pulling(reference));
-      await runtime.pull(reference);
-      // a lookup that others began before would not know it yet
-      image = await runtime.image(reference);
-    }
-    if (image === undefined) {
-      throw new SandboxdError("IMAGE_UNAVAILABLE", `image ${reference} is not on this host`, {
-        hint: 'pull it on the host, or set [images] pull = "missing"',
-      });
-    }
-    const reserved = Object.keys(image.labels).find((key) => key.startsWith(labelPrefix));
-    if (reserved !== undefined) {
-      throw new SandboxdError(
-        "IMAGE_UNSUPPORTED",
-        `image ${reference} carries the reserved label "${reserved}"`,
-        { hint: `build it without labels that begin with "${labelPrefix}"` },
-      );
-    }
-    return { ...now(), imageId: image.id, imageVolumes: image.volumes };
+  async function networkOf(record: SandboxRecord) {
+    const network = await networks?.prepare(record);
+    // nobody waits for it if something else fails before
+    network?.held.catch(() => undefined);
+    return network;
   }
 
   /** Waits for a slot and does the job in it, unless the sandbox was told to stop or go meanwhile. */
@@ -160,6 +134,7 @@ export function createStarter(options: StarterOptions): Starter {
     found: Found,
     existing: Container | undefined,
     workspace: BindMount | undefined,
+    held: Promise<void> | undefined,
     onMade: (containerId: string) => void,
   ): Promise<{ readonly containerId: string; readonly startedAtMs: number } | undefined> {
     let made: Made | undefined;
@@ -178,7 +153,7 @@ export function createStarter(options: StarterOptions): Starter {
         : settle({ ...now, imageId, imageVolumes }, starting("starting its container"));
     // as it is now, whoever made it: an answer to its creation may have been lost, and its removal have failed
     const plan = record === made?.from ? made.plan : planFor(record, workspace);
-    await runtime.compare(containerId, plan, { isNew: existing === undefined });
+    await Promise.all([runtime.compare(containerId, plan, { isNew: existing === undefined }), held]);
     const start = async () => {
       touches.forget(containerId);
       await touches.byUs("start", containerId, () => runtime.start(containerId));
@@ -264,20 +239,20 @@ export function createStarter(options: StarterOptions): Starter {
         async () => {
           const accepted = repository.get(id);
           if (accepted?.wanted !== "RUNNING") return false;
-          // the intent is on disk, the tenant held and the workspace there, before the engine is asked for anything that lasts
-          const [record, workspace, place] = await Promise.all([
-            existing === undefined ? withImage(accepted) : bound(accepted, existing),
+          // the intent is on disk, the tenant held and the workspace and the network there, before the engine is asked for anything that lasts
+          const [record, workspace, network] = await Promise.all([
+            existing === undefined ? images.bind(accepted) : bound(accepted, existing),
             workspaceOf(accepted),
-            networks?.prepare(accepted),
+            networkOf(accepted),
             options.holdTenant(accepted.tenant),
             repository.durable(),
           ]);
           const found = {
             imageId: record.imageId,
             imageVolumes: record.imageVolumes,
-            ...(place === undefined ? {} : { place }),
+            ...(network?.place === undefined ? {} : { place: network.place }),
           };
-          const running = await launch(id, found, existing, workspace, (made) => {
+          const running = await launch(id, found, existing, workspace, network?.held, (made) => {
             containerId = made;
           });
           const started = repository.get(id);

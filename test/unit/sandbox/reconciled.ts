@@ -11,6 +11,7 @@ import { containerName, liveLimits } from "../../../src/sandbox/plan.ts";
 import { createReconciler } from "../../../src/sandbox/reconciler.ts";
 import type { SandboxRecord } from "../../../src/sandbox/record.ts";
 import { createRepository } from "../../../src/sandbox/repository.ts";
+import type { StarterNetworks } from "../../../src/sandbox/starter.ts";
 import { createTenants } from "../../../src/tenant/tenants.ts";
 import { createWorkspaceRepository } from "../../../src/workspace/repository.ts";
 import { configOf } from "../config/fixture.ts";
@@ -62,6 +63,12 @@ export function reconciled(records: readonly SandboxRecord[] = [recordOf()]) {
   };
   /** What the kernel says to the cgroups of tenants. */
   const kernel = { holdTenant: async (_: string): Promise<void> => undefined };
+  /** Of tenants. */
+  const networks: StarterNetworks = {
+    prepare: async () => undefined,
+    bound: async () => undefined,
+    doubt: () => undefined,
+  };
   const engine = {
     inspect: async (idOrName: string) =>
       containers.get(idOrName) ?? [...containers.values()].find(({ name }) => name === idOrName),
@@ -125,6 +132,7 @@ export function reconciled(records: readonly SandboxRecord[] = [recordOf()]) {
     pullImages: true,
     concurrentStarts: 2,
     holdTenant: (tenant) => kernel.holdTenant(tenant),
+    networks,
     workspace: async () => Promise.reject(new Error("no workspaces here")),
     log: createLog({ level: "fatal" }),
   });
@@ -167,5 +175,5 @@ export function reconciled(records: readonly SandboxRecord[] = [recordOf()]) {
       return type === "SANDBOX_STATE_CHANGED" ? sandbox.state : type;
     });
   }
-  return { store, repository, reconciler, manager, engine, kernel, time, containers, done, events };
+  return { store, repository, reconciler, manager, engine, kernel, networks, time, containers, done, events };
 }

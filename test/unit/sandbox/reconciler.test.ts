@@ -44,6 +44,46 @@ describe("a tenant that the kernel does not hold", () => {
   });
 });
 
+describe("the rules of a sandbox's network", () => {
+  const place = {
+    network: "n",
+    bridge: "b",
+    subnet: "10.0.0.0/25",
+    gateway: "10.0.0.1",
+    address: "10.0.0.2",
+    mac: "02:00:0a:00:00:02",
+  };
+
+  test("are made while its container is created, and are there before it starts", async () => {
+    const { networks, repository, reconciler, done } = reconciled([pending]);
+    const ruling = gate();
+    networks.prepare = async () => ({ place, held: ruling.pass() });
+    reconciler.kick("one");
+    await vi.waitFor(() => expect(done).toEqual(["create"]));
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    expect(done).toEqual(["create"]);
+    ruling.open();
+    await reconciler.idle();
+    expect(done).toEqual(["create", "start c1"]);
+    expect(repository.get("one")).toMatchObject({ state: "RUNNING", place });
+  });
+
+  test("that the kernel does not take leave no container", async () => {
+    const { networks, repository, reconciler, done } = reconciled([pending]);
+    networks.prepare = async () => ({
+      place,
+      held: Promise.reject(new SandboxdError("NETWORK_UNAVAILABLE", "nft said no")),
+    });
+    reconciler.kick("one");
+    await reconciler.idle();
+    expect(done).toEqual(["create", "remove c1"]);
+    expect(repository.get("one")).toMatchObject({
+      state: "FAILED",
+      transition: { message: "nft said no" },
+    });
+  });
+});
+
 describe("what a caller changes while the engine is asked is not overwritten:", () => {
   test("a stop while limits are read back", async () => {
     const { manager, engine, repository, reconciler } = reconciled([pending]);
