@@ -73,7 +73,7 @@ test.skipIf(engineObstacle)(
       const again = await at.until(id, isAgain);
       expect(again.status?.restarts?.count, id).toBe(1n);
     }
-    expect(whereIs(never).reason).toBe("SIGNALED");
+    expect(whereIs(never).reason, never.status?.transition?.message).toBe("SIGNALED");
     const isGone = (life: readonly string[]) => life.at(-1) === "DELETED";
     const life = await eventually("the end of the lease", () => lifeOf(at, "leased"), isGone);
     expect(life.slice(-3), "its lease ran on, and it with it no more").toEqual([
