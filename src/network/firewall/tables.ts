@@ -1,5 +1,6 @@
 // The two tables: their rules are the same whatever they hold, and the kernel looks up in their sets whose a packet is and what is
-// allowed to it.
+// allowed to it. What a packet of a connection that goes on meets is kept short: it is what throughput depends on. Where it is to, the kernel's routes are asked
+// (`fib`) for the first packet only: one to an address of the host is refused, and so none of them begins a connection.
 
 import { fenceMark } from "./fence.ts";
 import { type Refusal, refusals } from "./rules.ts";
@@ -155,14 +156,16 @@ export function inetTable(table: string, { questionsPerSecond, sniPort }: TableS
     ${markOfSource}
     meta mark 0 ${refuse("spoofed")}
     iifname . ip saddr @packets ${refuse("packets")}
-    fib daddr type { broadcast, anycast, multicast } drop
-    ${toResolver} update @asking { iifname . ip saddr limit rate over ${questionsPerSecond}/second burst ${2 * questionsPerSecond} packets } ${refuse("packets")}
-    ${toResolver} notrack
+    ${toResolver} jump asked
     meta mark set ${fenceMark}
+  }
+  chain asked {
+    update @asking { iifname . ip saddr limit rate over ${questionsPerSecond}/second burst ${2 * questionsPerSecond} packets } ${refuse("packets")}
+    notrack
   }
   chain prerouting {
     type filter hook prerouting priority mangle - 10; policy accept;
-    iifname @bridges fib daddr type local jump host
+    iifname @bridges ct state != established fib daddr type vmap { local : jump host, broadcast : drop, anycast : drop, multicast : drop }
   }
   chain named {
     type nat hook prerouting priority dstnat; policy accept;
@@ -202,12 +205,15 @@ export function inetTable(table: string, { questionsPerSecond, sniPort }: TableS
   }
   chain forward {
     type filter hook forward priority filter - 10; policy accept;
-    iifname . oifname @peers accept
     iifname @bridges goto out
     oifname @bridges goto back
   }
+  chain among {
+    iifname . oifname @peers accept
+    ${refuse("peer")}
+  }
   chain out {
-    oifname @bridges ${refuse("peer")}
+    oifname @bridges goto among
     ip daddr @pools ${refuse("peer")}
     ct state invalid drop
     meta mark set 0
@@ -226,10 +232,13 @@ export function inetTable(table: string, { questionsPerSecond, sniPort }: TableS
     meta mark . ip daddr @learned ct mark set meta mark goto admit
   }
   chain admit {
-    ct state new iifname . ip saddr @rates ${refuse("connections")}
-    ct state new iifname . ip saddr @connections ${refuse("connections")}
+    ct state new jump begun
     meta mark set ${fenceMark}
     accept
+  }
+  chain begun {
+    iifname . ip saddr @rates ${refuse("connections")}
+    iifname . ip saddr @connections ${refuse("connections")}
   }
   chain back {
     ct direction reply ct state related icmp type { destination-unreachable, time-exceeded, parameter-problem } accept
