@@ -335,6 +335,30 @@ describe.skipIf(internetObstacle !== undefined)(
       await alice.let("old");
     });
 
+    test("a connection goes on by the name that it was for, and not by one that it was not for", async () => {
+      const names = egressOf({ scope: "LISTED", allowDomains: ["site.test"] });
+      const both = { ...names, allowCidrs: [`${beyond.site}/32`] };
+      const site = { to: beyond.site, port: 443 };
+      await hold(both);
+      expect(await alice.hold("by address", site)).toBe("open");
+      expect(await alice.say("by address")).toBe("answered");
+      // the name is allowed, but nobody has asked for it
+      await hold(names);
+      expect(await alice.say("by address", timeoutMs)).toBe("silent");
+      await firewall.learn("alice", [{ address: beyond.site, ttlMs: 1_500, name: "site.test" }]);
+      expect(await alice.hold("by name", site)).toBe("open");
+      await soon(async () => expect(await alice.ask({ ...site, timeoutMs })).toBe("silent"));
+      expect(await alice.say("by name")).toBe("answered");
+      // not even if its address was allowed meanwhile
+      await hold(both);
+      expect(await alice.say("by name")).toBe("answered");
+      await hold(names);
+      expect(await alice.say("by name")).toBe("answered");
+      await hold({ ...names, denyCidrs: [`${beyond.site}/32`] });
+      expect(await alice.say("by name", timeoutMs)).toBe("silent");
+      for (const name of ["by address", "by name"]) await alice.let(name);
+    });
+
     describe("where server names are checked", () => {
       const site = { to: beyond.site, port: 443 };
       const ports = [...udpToo, { protocol: "TCP", first: 80, last: 80 }] as const;

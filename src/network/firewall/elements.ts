@@ -2,7 +2,7 @@
 
 import { parseAddress, parseCidr, sizeOf, specialCidrs } from "../addresses.ts";
 import type { NetworkLimits } from "../policy.ts";
-import { blocks } from "./policies.ts";
+import { blocks, currentMarks } from "./policies.ts";
 import type { BridgeRules } from "./rules.ts";
 import type { HeldPolicy, HeldSandbox, State } from "./state.ts";
 
@@ -111,6 +111,7 @@ function ofPolicy({ number, policy, heirOf }: HeldPolicy): readonly Element[] {
     ...(policy.isPublic ? [element("inet public", String(number))] : []),
     ...(policy.isProxied ? [element("inet proxied", String(number))] : []),
     ...(policy.isChecked === true ? [element("inet checked", String(number))] : []),
+    ...currentMarks(number).map((mark) => element("inet current", `${mark} . ${number}`)),
     ...[...heirOf].map((ancestor) => element("inet heirs", `${ancestor} . ${number}`)),
   ];
 }

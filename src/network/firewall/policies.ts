@@ -68,11 +68,20 @@ export function blocks(cidrs: readonly string[]): readonly string[] {
   return cidrsOf(setOf(cidrs)).map((cidr) => cidr.replace(/\/32$/, ""));
 }
 
-/** The first of its numbers that is not another's. */
+/**
+ * Connections have the number of the policy that let them out as their mark in the kernel. With these bits turned it was for their address itself, not for a name
+ * that it was learned for: only the latter go on under another policy that allows the name.
+ */
+export const ofAddresses = 0xffffffff;
+
+/** The marks of connections that a policy has let out and need not be judged under it again. */
+export const currentMarks = (number: number): readonly number[] => [number, (number ^ ofAddresses) >>> 0];
+
+/** The first of its numbers that is not another's, in any of their marks. */
 export function numberOf({ key }: Policy, isOthers: (number: number) => boolean): number {
   for (let salt = 0; ; salt += 1) {
     const number = createHash("sha256").update(`${salt} ${key}`).digest().readUInt32BE(0);
-    if (number >= leastNumber && !isOthers(number)) return number;
+    if (currentMarks(number).every((mark) => mark >= leastNumber && !isOthers(mark))) return number;
   }
 }
 

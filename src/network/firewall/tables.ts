@@ -3,6 +3,7 @@
 // (`fib`) for the first packet only: one to an address of the host is refused, and so none of them begins a connection.
 
 import { fenceMark } from "./fence.ts";
+import { ofAddresses } from "./policies.ts";
 import { type Refusal, refusals } from "./rules.ts";
 
 /** Sets that packets and answers of the resolver fill. */
@@ -34,7 +35,7 @@ const markOfDestination = "meta mark set oifname . ip daddr map @sandboxes";
  */
 const ownBridges = "sbx*";
 
-const toResolver = "iifname . ip daddr @gateways meta l4proto { tcp, udp } th dport 53";
+const toResolver = "meta l4proto { tcp, udp } th dport 53 iifname . ip daddr @gateways";
 
 /** What the rules say of this host. */
 export interface TableSettings {
@@ -100,6 +101,9 @@ export function inetTable(table: string, { questionsPerSecond, sniPort }: TableS
     type mark
   }
   set heirs {
+    type mark . mark
+  }
+  set current {
     type mark . mark
   }
   set learned {
@@ -218,21 +222,30 @@ export function inetTable(table: string, { questionsPerSecond, sniPort }: TableS
     ct state invalid drop
     meta mark set 0
     ${markOfSource}
+    ct state established ct mark . meta mark @current goto pass
     meta mark . ip daddr @refused ${refuse("policy")}
     meta mark . meta l4proto . th dport @ports jump reach
     ct state related meta l4proto icmp drop
     ${refuse("policy")}
   }
   chain reach {
-    meta mark . ip daddr @allowed goto admit
+    meta mark . ip daddr @allowed goto judged
     ip daddr @reserved return
-    meta mark @public goto admit
+    meta mark @public goto judged
     meta mark @checked th dport 443 return
     ct state established ct mark . meta mark @heirs goto admit
     meta mark . ip daddr @learned ct mark set meta mark goto admit
   }
+  chain judged {
+    ct mark . meta mark @heirs goto admit
+    ct mark set meta mark ^ ${ofAddresses}
+    goto admit
+  }
   chain admit {
     ct state new jump begun
+    goto pass
+  }
+  chain pass {
     meta mark set ${fenceMark}
     accept
   }
@@ -246,6 +259,7 @@ export function inetTable(table: string, { questionsPerSecond, sniPort }: TableS
     ct state != established drop
     meta mark set 0
     ${markOfDestination}
+    ct mark . meta mark @current goto deliver
     meta mark . ip saddr @refused drop
     meta mark . meta l4proto . th sport @ports jump answer
     drop
