@@ -120,7 +120,7 @@ async function measureThroughput(runs: number): Promise<Result> {
     });
     const [values, baseline] = [[] as number[], [] as number[]];
     await inTurn(
-      Math.min(runs, 8),
+      Math.min(runs, 30),
       async () => values.push(await ruled.send()),
       async () => baseline.push(await plain.send()),
     );

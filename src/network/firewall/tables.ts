@@ -219,10 +219,10 @@ export function inetTable(table: string, { questionsPerSecond, sniPort }: TableS
   chain out {
     oifname @bridges goto among
     ip daddr @pools ${refuse("peer")}
-    ct state invalid drop
     meta mark set 0
     ${markOfSource}
     ct state established ct mark . meta mark @current goto pass
+    ct state invalid drop
     meta mark . ip daddr @refused ${refuse("policy")}
     meta mark . meta l4proto . th dport @ports jump reach
     ct state related meta l4proto icmp drop
@@ -254,12 +254,12 @@ export function inetTable(table: string, { questionsPerSecond, sniPort }: TableS
     iifname . ip saddr @connections ${refuse("connections")}
   }
   chain back {
-    ct direction reply ct state related icmp type { destination-unreachable, time-exceeded, parameter-problem } accept
-    ct direction original drop
-    ct state != established drop
     meta mark set 0
     ${markOfDestination}
-    ct mark . meta mark @current goto deliver
+    ct direction reply ct state established ct mark . meta mark @current goto deliver
+    ct direction reply ct state related icmp type { destination-unreachable, time-exceeded, parameter-problem } goto deliver
+    ct direction original drop
+    ct state != established drop
     meta mark . ip saddr @refused drop
     meta mark . meta l4proto . th sport @ports jump answer
     drop
