@@ -160,19 +160,28 @@ interface Places {
   give(payload: Buffer): void;
 }
 
-/** Large ones have memory of their own, with room for any, which is used again once it was given back. */
+/** Large ones have memory of their own, which is used again once it was given back. It has room for more, since no two frames are of one length. */
 function createPlaces(): Places {
   const free: ArrayBufferLike[] = [];
   return {
     take(length) {
       if (length < leastKeptBytes) return Buffer.allocUnsafe(length);
-      return Buffer.from(free.pop() ?? Buffer.allocUnsafeSlow(mostFrameBytes).buffer, 0, length);
+      const at = free.findIndex(({ byteLength }) => byteLength >= length);
+      const [place] = at < 0 ? [] : free.splice(at, 1);
+      return Buffer.from(place ?? Buffer.allocUnsafeSlow(roomFor(length)).buffer, 0, length);
     },
     give({ buffer, length }) {
-      if (length >= leastKeptBytes && free.length < mostFreePlaces) free.push(buffer);
+      if (length < leastKeptBytes) return;
+      free.push(buffer);
+      if (free.length <= mostFreePlaces) return;
+      free.sort((one, other) => other.byteLength - one.byteLength);
+      free.pop();
     },
   };
 }
+
+/** The next power of two, or what the largest frame needs. */
+const roomFor = (length: number): number => Math.min(2 ** Math.ceil(Math.log2(length)), mostFrameBytes);
 
 /** Puts frames together from pieces that are cut anywhere; each frame is in a place of its own, of its size. */
 function createAssembler(

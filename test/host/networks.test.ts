@@ -1,11 +1,10 @@
 // Networks on a whole host: a newer engine, cgroup v2, the installed service under its own unit, and what is beyond the host in a
 // network namespace of it.
 
-import { readFileSync } from "node:fs";
-import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { CheckVerdict } from "../../gen/sandboxd/v1/host_pb.ts";
 import { NetworkMode, SandboxState } from "../../gen/sandboxd/v1/sandbox_pb.ts";
+import { bundled } from "../harness/bundled.ts";
 import {
   type GuestHost,
   guestPatienceMs,
@@ -17,7 +16,6 @@ import { beyond } from "../harness/internet.ts";
 import { printed } from "../harness/reach.ts";
 import { eventually, isIn, present, refusalOf, sleeping, specOf, whereIs } from "../harness/sandboxes.ts";
 
-const nameserver = fileURLToPath(new URL("../harness/nameserver.mjs", import.meta.url));
 const names = { "site.example": [beyond.site], "inner.example": [beyond.lan] };
 const echo =
   "for (const port of [80, 443]) require('net').createServer((socket) => socket.on('error', () => {}).pipe(socket)).listen(port)";
@@ -47,7 +45,7 @@ describe.skipIf(isGuestMissing)("networks of the installed service", () => {
   beforeAll(async () => {
     host = await startGuestHost({ network: { resolvers: [beyond.dns], pools: ["10.99.0.0/16"] } });
     await host.guest.run(`cat > ${releaseDirectory}/nameserver.mjs`, {
-      input: readFileSync(nameserver, "utf8"),
+      input: await bundled("nameserver.mjs"),
     });
     await openOutside();
   });

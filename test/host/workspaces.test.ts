@@ -1,9 +1,8 @@
 // Workspaces under project quotas, by the kernel of a whole host: on XFS and on ext4, with what the daemon's service may do.
 
-import { join } from "node:path";
-import { rolldown } from "rolldown";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { Space, SpaceUsage } from "../../src/workspace/backend/backend.ts";
+import { bundled } from "../harness/bundled.ts";
 import { type GuestHost, isGuestMissing, releaseDirectory, startGuestHost } from "../harness/guest.ts";
 import { mebibyte, present } from "../harness/sandboxes.ts";
 
@@ -35,20 +34,13 @@ const one: Space = {
 const held = { bytes: 8 * mebibyte, inodes: 60 };
 const within = (bytes: number, inodes: number): Space => ({ ...one, limits: { bytes, inodes } });
 
-/** A program and all that it uses, in one piece. */
-async function bundled(file: string): Promise<string> {
-  await using bundle = await rolldown({ input: join(import.meta.dirname, file), platform: "node" });
-  const { output } = await bundle.generate({ codeSplitting: false });
-  return output[0].code;
-}
-
 describe.skipIf(isGuestMissing)("workspaces under project quotas", () => {
   let host: GuestHost;
   let properties: string;
 
   beforeAll(async () => {
     host = await startGuestHost();
-    await host.guest.run(`cat >${program}`, { input: await bundled("../harness/backend-steps.ts") });
+    await host.guest.run(`cat >${program}`, { input: await bundled("backend-steps.ts") });
     // the engine's directory is its own
     await host.guest.run(
       "mkdir -p /var/lib/docker/kept /srv/on-xfs /srv/on-ext4 && mount --bind /var/lib/docker/kept /srv/on-xfs",
