@@ -1,8 +1,8 @@
 // ForwardPort as a caller reads it who wants the bytes and nothing else: gRPC over Node's HTTP/2, taken apart here. With the protocol library of
 // Node, which copies each message, the client would take more of two cores than all that is measured.
 
-import { type ClientHttp2Session, constants } from "node:http2";
-import { envelope, statusOf } from "./framing.ts";
+import type { ClientHttp2Session } from "node:http2";
+import { beginCall, envelope } from "./framing.ts";
 
 /** `data` of ForwardPortResponse. */
 const dataTag = (1 << 3) | 2;
@@ -17,13 +17,7 @@ export async function forward(
   request: Uint8Array,
   onPiece: (bytes: Uint8Array) => void,
 ): Promise<void> {
-  const stream = session.request({
-    [constants.HTTP2_HEADER_METHOD]: "POST",
-    [constants.HTTP2_HEADER_PATH]: "/sandboxd.v1.PortService/ForwardPort",
-    [constants.HTTP2_HEADER_CONTENT_TYPE]: "application/grpc",
-    te: "trailers",
-  });
-  const ended = statusOf(stream);
+  const { stream, status: ended } = beginCall(session, "/sandboxd.v1.PortService/ForwardPort");
   stream.on("data", partsOf(onPiece));
   stream.write(Buffer.concat([envelope(request.length), request]));
   stream.end();

@@ -1,9 +1,19 @@
 // gRPC over Node's HTTP/2 without a library: how messages are framed, and how a call ends.
 
-import type { ClientHttp2Stream } from "node:http2";
+import { type ClientHttp2Session, type ClientHttp2Stream, constants } from "node:http2";
 
-/** Resolves to the status that a call ends with. */
-export function statusOf(stream: ClientHttp2Stream): Promise<unknown> {
+/** Begins a call; `status` resolves to what it ends with. */
+export function beginCall(session: ClientHttp2Session, path: string) {
+  const stream = session.request({
+    [constants.HTTP2_HEADER_METHOD]: "POST",
+    [constants.HTTP2_HEADER_PATH]: path,
+    [constants.HTTP2_HEADER_CONTENT_TYPE]: "application/grpc",
+    te: "trailers",
+  });
+  return { stream, status: statusOf(stream) };
+}
+
+function statusOf(stream: ClientHttp2Stream): Promise<unknown> {
   return new Promise((resolve, reject) => {
     let status: unknown;
     const told = (headers: Readonly<Record<string, unknown>>) => {

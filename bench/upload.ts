@@ -1,10 +1,10 @@
 // WriteFile as a caller sends it who has the bytes at hand: gRPC over Node's HTTP/2, framed here. The protocol libraries of Node copy each message two or
 // three times into new memory, which takes more of two cores than the daemon and the sandbox together: with them, they would be what is measured.
 
-import { type ClientHttp2Session, constants } from "node:http2";
+import type { ClientHttp2Session } from "node:http2";
 import { create, toBinary } from "@bufbuild/protobuf";
 import { WriteFileRequestSchema } from "../gen/sandboxd/v1/filesystem_service_pb.ts";
-import { envelope, statusOf } from "./framing.ts";
+import { beginCall, envelope } from "./framing.ts";
 
 const mebibyte = 1_024 ** 2;
 /** `data` of WriteFileRequest. */
@@ -16,13 +16,7 @@ export async function upload(
   target: { readonly sandboxId: string; readonly path: string },
   content: Buffer,
 ): Promise<void> {
-  const stream = session.request({
-    [constants.HTTP2_HEADER_METHOD]: "POST",
-    [constants.HTTP2_HEADER_PATH]: "/sandboxd.v1.FilesystemService/WriteFile",
-    [constants.HTTP2_HEADER_CONTENT_TYPE]: "application/grpc",
-    te: "trailers",
-  });
-  const ended = statusOf(stream);
+  const { stream, status: ended } = beginCall(session, "/sandboxd.v1.FilesystemService/WriteFile");
   const first = create(WriteFileRequestSchema, { part: { case: "target", value: target } });
   const message = toBinary(WriteFileRequestSchema, first);
   stream.write(Buffer.concat([envelope(message.length), message]));

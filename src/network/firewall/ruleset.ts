@@ -1,8 +1,9 @@
 // The firewall as scripts for nft: both tables anew, and what comes into and goes out of their sets.
 
+import { bridgeTable } from "./bridge-table.ts";
 import { type Element, elementsOf } from "./elements.ts";
 import type { State } from "./state.ts";
-import { bridgeTable, inetTable, signalChain, type TableSettings } from "./tables.ts";
+import { inetTable, signalChain, type TableSettings } from "./tables.ts";
 
 export interface TableOptions extends TableSettings {
   /** Of both tables. */

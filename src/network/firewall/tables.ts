@@ -1,4 +1,4 @@
-// The two tables: their rules are the same whatever they hold, and the kernel looks up in their sets whose a packet is and what is
+// The tables, of packets here and of frames in `bridge-table.ts`: their rules are the same whatever they hold, and the kernel looks up in their sets whose a packet is and what is
 // allowed to it. What a packet of a connection that goes on meets is kept short: it is what throughput depends on. Where it is to, the kernel's routes are asked
 // (`fib`) for the first packet only: one to an address of the host is refused, and so none of them begins a connection.
 
@@ -10,7 +10,7 @@ import { type Refusal, refusals } from "./rules.ts";
 export const livingSets = ["denied", "sampled", "tried", "learned", "asking", "dialing"] as const;
 
 /** How long what was refused is counted on after the last packet. Seconds. */
-const countedSeconds = 600;
+export const countedSeconds = 600;
 /** How long a destination is kept as a sample. Seconds. */
 export const sampleSeconds = 15;
 /** What the set of learned addresses can hold, expired ones among them. */
@@ -23,7 +23,7 @@ const dialsPerSecond = 100;
 export const signalChain = "signal";
 
 /** Marks the packet with the reason, and goes to what counts and drops it. */
-const refuse = (reason: Refusal) => `meta mark set ${refusals[reason]} goto refuse`;
+export const refuse = (reason: Refusal) => `meta mark set ${refusals[reason]} goto refuse`;
 
 /** Packets have the number of their sandbox's policy as their mark while they are judged, and 0 if they have no sandbox. */
 const markOfSource = "meta mark set iifname . ip saddr map @sandboxes";
@@ -279,69 +279,6 @@ export function inetTable(table: string, { questionsPerSecond, sniPort }: TableS
   chain postrouting {
     type nat hook postrouting priority srcnat; policy accept;
     iifname @bridges oifname != @bridges masquerade
-  }
-}`;
-}
-
-/** Between ports of one bridge, frames do not pass the other table. */
-export function bridgeTable(table: string): string {
-  return `table bridge ${table} {
-  set macs {
-    type ether_addr
-    flags interval
-  }
-  set places {
-    type ether_addr . ipv4_addr
-  }
-  set gateways {
-    type ipv4_addr
-  }
-  set peers {
-    type ether_addr
-    flags interval
-  }
-  set denied {
-    type ether_addr . mark
-    flags dynamic,timeout
-    timeout ${countedSeconds}s
-    size 65535
-    counter
-  }
-  set sampled {
-    type ether_addr
-    flags dynamic,timeout
-    timeout 10s
-    size 65535
-  }
-  set tried {
-    type ether_addr . ipv4_addr
-    flags dynamic,timeout
-    timeout ${sampleSeconds}s
-    size 16384
-  }
-  chain refuse {
-    update @denied { ether saddr . meta mark counter }
-    add @sampled { ether saddr limit rate 1/second burst 1 packets } add @tried { ether saddr . arp daddr ip }
-    drop
-  }
-  chain prerouting {
-    type filter hook prerouting priority -300; policy accept;
-    ether type arp meta mark set meta mark | ${fenceMark}
-    ether saddr @macs jump sent
-  }
-  chain sent {
-    ether type != { ip, arp } drop
-    ether saddr . ip saddr != @places ${refuse("spoofed")}
-    arp saddr ether . arp saddr ip != @places ${refuse("spoofed")}
-    ether saddr @peers accept
-    ether daddr @macs ${refuse("peer")}
-    arp operation request arp daddr ip != @gateways ${refuse("peer")}
-  }
-  chain forward {
-    type filter hook forward priority -300; policy accept;
-    ether saddr @peers accept
-    ether saddr @macs drop
-    ether daddr @macs drop
   }
 }`;
 }
