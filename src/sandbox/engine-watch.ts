@@ -89,6 +89,8 @@ export function createEngineWatch(options: EngineWatchOptions): EngineWatch {
   async function relist(): Promise<void> {
     const containers = await runtime.list(selector, { signal });
     const seen = new Map<string, ContainerSummary>();
+    /** Of a sandbox that has one already. */
+    const seconds = new Map<string, SandboxRecord>();
     for (const container of containers) {
       progressAt = performance.now();
       const identity = labels.decode(container.labels);
@@ -101,12 +103,14 @@ export function createEngineWatch(options: EngineWatchOptions): EngineWatch {
       }
       const record = repository.get(identity.id);
       if (record?.instance === identity.instance) {
-        seen.set(identity.id, container);
-        orphans.delete(container.id);
+        const other = seen.get(identity.id);
+        const [own, second] = other?.id === record.containerId ? [other, container] : [container, other];
+        seen.set(identity.id, own);
+        if (second !== undefined) seconds.set(second.id, record);
       } else if (record === undefined && !options.store.isTombstone(identity.instance)) {
         await rebuild(container.id);
       } else if (options.store.isTombstone(identity.instance)) {
-        await removeOrphan(container.id, identity.id);
+        await removeOrphan(container.id, identity.id, "of a deleted sandbox");
       } else {
         log.warn(
           { container: container.id, sandbox: identity.id },
@@ -114,12 +118,16 @@ export function createEngineWatch(options: EngineWatchOptions): EngineWatch {
         );
       }
     }
+    for (const [containerId, { id }] of seconds)
+      await removeOrphan(containerId, id, "of a sandbox that has another");
     for (const record of repository.all()) {
       const container = seen.get(record.id);
+      if (container !== undefined) orphans.delete(container.id);
       const isOther = differs(record, container, options.bootId);
       // a list shows no limits, and an update may have got only half-way
       const isUncertain = container !== undefined && isToLive(record) && !reconciler.hasLookedAt(record.id);
-      if (isOther || isUncertain) reconciler.kick(record.id);
+      const found = container === undefined ? {} : { listedAs: container.id };
+      if (isOther || isUncertain) reconciler.kick(record.id, found);
       if (!isOther && container !== undefined && record.state === "RUNNING")
         options.adopt(record, container.id);
     }
@@ -170,11 +178,11 @@ export function createEngineWatch(options: EngineWatchOptions): EngineWatch {
     reconciler.kick(record.id);
   }
 
-  async function removeOrphan(containerId: string, sandbox: string): Promise<void> {
+  async function removeOrphan(containerId: string, sandbox: string, of: string): Promise<void> {
     const since = orphans.get(containerId) ?? performance.now();
     orphans.set(containerId, since);
     if (performance.now() - since < options.orphanGraceMs) return;
-    log.warn({ container: containerId, sandbox }, "removing the left-over container of a deleted sandbox");
+    log.warn({ container: containerId, sandbox }, `removing the left-over container ${of}`);
     try {
       await runtime.remove(containerId, { signal });
       orphans.delete(containerId);

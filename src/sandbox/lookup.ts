@@ -17,20 +17,24 @@ export interface LookupOptions extends Waiting {
   readonly runtime: Pick<Runtime, "inspect">;
   readonly labels: LabelCodec;
   readonly hostId: string;
+  /** The container that the engine was last heard to have for it. */
+  readonly heardOf?: string;
 }
 
 /**
- * By the id that it is known to have, so that it is found whatever somebody on the host has named it; else by name, so that a
- * create whose answer was lost is found again.
+ * By the id that it is recorded or was heard of with, so that it is found whatever somebody on the host has named it; else by name, so
+ * that a create whose answer was lost is found again.
  */
 export async function lookUp(
   { id, instance, containerId }: SandboxRecord,
-  { runtime, labels, hostId, signal }: LookupOptions,
+  { runtime, labels, hostId, heardOf = "", signal }: LookupOptions,
 ): Promise<Found> {
   const waiting = signal === undefined ? {} : { signal };
-  const known = containerId === "" ? undefined : await runtime.inspect(containerId, waiting);
-  if (known !== undefined && labels.decode(known.labels)?.instance === instance) {
-    return { kind: "own", container: known };
+  for (const known of new Set([containerId, heardOf])) {
+    const container = known === "" ? undefined : await runtime.inspect(known, waiting);
+    if (container !== undefined && labels.decode(container.labels)?.instance === instance) {
+      return { kind: "own", container };
+    }
   }
   const container = await runtime.inspect(containerName(hostId, id), waiting);
   if (container === undefined) return { kind: "absent" };

@@ -44,9 +44,16 @@ export interface ReconcilerOptions {
   readonly log: Log;
 }
 
+export interface KickOptions {
+  /** It was just accepted, so it has no container yet. */
+  readonly fresh?: boolean;
+  /** The engine lists this container as the sandbox's. */
+  readonly listedAs?: string;
+}
+
 export interface Reconciler {
-  /** Looks at the sandbox and does what is to do. `fresh`: it was just accepted, so it has no container yet. */
-  kick(id: string, options?: { readonly fresh?: boolean }): void;
+  /** Looks at the sandbox and does what is to do. */
+  kick(id: string, options?: KickOptions): void;
   /** Whether it was looked at in this life of the daemon, and no look was left out since because the engine was away. */
   hasLookedAt(id: string): boolean;
   /** Does `job` between two steps of the sandbox. */
@@ -72,14 +79,23 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
   const queues = createQueues();
   const kicked = new Set<string>();
   const lookedAt = new Set<string>();
+  /** The container that the engine was last heard to have for it, by sandbox: its name may change before its id is recorded. */
+  const heardOf = new Map<string, string>();
   const retries = new Map<string, NodeJS.Timeout>();
   /** Failures in a row, by sandbox. */
   const failures = new Map<string, number>();
   const touches = createTouches(runtime);
-  const starter = createStarter({ ...options, hostFacts, settle, touches });
+  const starter = createStarter({
+    ...options,
+    hostFacts,
+    settle,
+    touches,
+    onMade: (id, made) => heardOf.set(id, made),
+  });
   let closed = false;
 
-  function kick(id: string, { fresh = false } = {}): void {
+  function kick(id: string, { fresh = false, listedAs }: KickOptions = {}): void {
+    if (listedAs !== undefined) heardOf.set(id, listedAs);
     if (closed || (kicked.has(id) && !fresh)) return;
     kicked.add(id);
     clearTimeout(retries.get(id));
@@ -92,6 +108,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
         await reconcile(id, fresh);
         failures.delete(id);
         if (repository.get(id) !== undefined) lookedAt.add(id);
+        else heardOf.delete(id);
       } catch (error) {
         if (closed) return;
         const reason = error instanceof SandboxdError ? error.reason : undefined;
@@ -126,7 +143,13 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
   }
 
   async function observe(record: SandboxRecord): Promise<Observed> {
-    const found = await lookUp(record, { runtime, labels, hostId: hostFacts().hostId });
+    const heard = heardOf.get(record.id);
+    const found = await lookUp(record, {
+      runtime,
+      labels,
+      hostId: hostFacts().hostId,
+      ...given("heardOf", heard),
+    });
     if (found.kind === "absent" || found.kind === "foreign") return found;
     if (found.kind === "earlier") {
       // without that proof the state may be older than the container, which is no reason to remove it
@@ -295,6 +318,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
       if (identity === undefined) return;
       if (action === "kill") touches.signalled(containerId);
       if (action === "destroy") touches.forget(containerId);
+      else heardOf.set(identity.id, containerId);
       // a signal alone ends nothing; the end that follows is an event of its own
       if (action !== "kill") kick(identity.id);
     },

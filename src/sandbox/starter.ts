@@ -34,6 +34,8 @@ export interface StarterOptions {
   /** Records a transition. */
   readonly settle: (record: SandboxRecord, settlement: Settlement) => SandboxRecord;
   readonly touches: Touches;
+  /** A container was made for it, which the record tells only once it runs. */
+  readonly onMade: (id: string, containerId: string) => void;
   /** Has the cgroups above a tenant's sandboxes hold. Rejects with LIMIT_UNENFORCEABLE. */
   readonly holdTenant: (tenant: string) => Promise<void>;
   /** Has a tenant's workspace there to be mounted. Rejects with WORKSPACE_UNAVAILABLE, or with WORKSPACE_IN_USE while it has to wait. */
@@ -254,6 +256,7 @@ export function createStarter(options: StarterOptions): Starter {
           };
           const running = await launch(id, found, existing, workspace, network?.held, (made) => {
             containerId = made;
+            options.onMade(id, made);
           });
           const started = repository.get(id);
           if (running === undefined || started?.wanted !== "RUNNING") return false;

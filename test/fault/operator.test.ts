@@ -15,7 +15,9 @@ describe.skipIf(engineObstacle !== undefined)(`an operator (${engineObstacle ?? 
   let host: TestHost;
   beforeEach(async () => {
     witness = await witnessEvents();
-    host = await startHost({ config: { engine: { relist_period: "1s" }, ...witness.config } });
+    host = await startHost({
+      config: { engine: { relist_period: "1s", orphan_grace: "1s" }, ...witness.config },
+    });
   });
   afterEach(async () => {
     await host?.daemon.cleanup();
@@ -68,6 +70,22 @@ describe.skipIf(engineObstacle !== undefined)(`an operator (${engineObstacle ?? 
     await host.sandboxes.deleteSandbox({ sandboxId: "renamed" });
     const left = (await host.containers()).map(({ Id }) => Id);
     expect(left, "a delete reaches it").not.toContain(before.status?.containerId);
+    await witness.check(host);
+  });
+
+  test("who makes a copy of a container, labels and all, has it removed after the grace", async () => {
+    const before = await host.run("original", sleeping);
+    const { Image, Config, HostConfig } = await container(before).inspect();
+    const copy = await host.docker.createContainer({
+      name: `${host.daemon.hostId}-copy`,
+      Image,
+      ...{ Labels: Config.Labels, HostConfig: { CgroupParent: HostConfig.CgroupParent } },
+    });
+    await copy.start();
+    const ids = async () => (await host.containers()).map(({ Id }) => Id);
+    expect(await ids()).toContain(copy.id);
+    await expect.poll(ids, { timeout: 15_000 }).toEqual([before.status?.containerId]);
+    expect(await host.get("original"), "nothing happened to it").toEqual(before);
     await witness.check(host);
   });
 

@@ -170,9 +170,8 @@ export async function play(
         engine.start(container, "external");
         break;
       case "rename": {
-        // before the daemon knows the container's id, and while a create may still come late, the name is all that it has
-        const isKnown = ledger.books.record(id)?.containerId === container.id;
-        if (isKnown && !isLate) engine.rename(container, `${name}-${random.between(1, 9)}`);
+        // while a create may still come late, the name is all that keeps it from being a second one
+        if (!isLate) engine.rename(container, `${name}-${random.between(1, 9)}`);
         break;
       }
     }
