@@ -45,6 +45,7 @@ export function bridgeTable(table: string): string {
   }
   chain prerouting {
     type filter hook prerouting priority -300; policy accept;
+    ether saddr . ip saddr @places ether daddr != @macs accept
     ether type arp meta mark set meta mark | ${fenceMark}
     ether saddr @macs jump sent
   }

@@ -217,11 +217,11 @@ export function inetTable(table: string, { questionsPerSecond, sniPort }: TableS
     ${refuse("peer")}
   }
   chain out {
-    oifname @bridges goto among
-    ip daddr @pools ${refuse("peer")}
     meta mark set 0
     ${markOfSource}
     ct state established ct mark . meta mark @current goto pass
+    oifname @bridges goto among
+    ip daddr @pools ${refuse("peer")}
     ct state invalid drop
     meta mark . ip daddr @refused ${refuse("policy")}
     meta mark . meta l4proto . th dport @ports jump reach
