@@ -1,10 +1,9 @@
 // Makes and changes parent cgroups that are slices of systemd (the engine's systemd driver). What is written past systemd, it
 // undoes whenever it applies its own properties anew.
 
-import { execFile } from "node:child_process";
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
-import { promisify } from "node:util";
+import { runProgram } from "../programs.ts";
 import type { CgroupPaths } from "./cgroup-path.ts";
 import { writeChanges } from "./group-files.ts";
 import type { Change } from "./group-limits.ts";
@@ -27,11 +26,10 @@ const timeoutMs = 20_000;
  */
 const dropIns = "/run/systemd/system.control";
 
-const run = promisify(execFile);
-
 export function createSlices(version: 1 | 2, program: string): Slices {
   async function systemctl(...args: readonly string[]): Promise<void> {
-    await run(program, ["--no-ask-password", ...args], { timeout: timeoutMs });
+    const { code, said } = await runProgram([program, "--no-ask-password", ...args], { timeoutMs });
+    if (code !== 0) throw new Error(`${program} ${args.join(" ")}: ${said.trim() || `exited with ${code}`}`);
   }
 
   async function setProperties(slice: string, changes: readonly Change[]): Promise<void> {

@@ -4,7 +4,8 @@ import { type ChildProcessByStdio, spawn } from "node:child_process";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import type { Readable } from "node:stream";
-import { spawned } from "../spawned.ts";
+import { messageOf } from "../errors.ts";
+import { runProgram } from "../programs.ts";
 
 /** Runs a program with its arguments. Resolves to what it printed if it exits with 0. Rejects with a ProgramError otherwise. */
 export type Run = (command: readonly string[], input?: string) => Promise<string>;
@@ -43,41 +44,18 @@ export function missingOf(programs: readonly string[]): readonly string[] {
 
 const isHere = (name: string) => directories.some((directory) => existsSync(join(directory, name)));
 
-async function run(name: string, [program = "", ...args]: readonly string[], input: string): Promise<string> {
-  const child = await spawned(spawn(program, args, { stdio: ["pipe", "pipe", "pipe"], env })).catch(
-    (error: NodeJS.ErrnoException) => {
-      throw error.code === "ENOENT" ? absent(name) : new ProgramError(name, error.message);
-    },
-  );
-  const output: string[] = [];
-  let said = "";
-  let isLate = false;
-  child.stdout.setEncoding("utf8").on("data", (text: string) => output.push(text));
-  child.stderr.setEncoding("utf8").on("data", (text: string) => {
-    if (said.length < mostSaid) said += text;
+async function run(name: string, command: readonly string[], input: string): Promise<string> {
+  const { code, output, said } = await runProgram(command, { input, timeoutMs }).catch((error: unknown) => {
+    throw new ProgramError(name, messageOf(error));
   });
-  // one that fails at once reads nothing
-  child.stdin.on("error", () => {}).end(input);
-  const timer = setTimeout(() => {
-    isLate = true;
-    child.kill("SIGKILL");
-  }, timeoutMs);
-  try {
-    const code = await new Promise<number | null>((resolve) => child.once("close", resolve));
-    if (isLate) throw new ProgramError(name, `did not end within ${timeoutMs} ms`);
-    // what starts programs elsewhere says so by this
-    if (code === notFound) throw absent(name);
-    if (code !== 0) throw new ProgramError(name, wordsOf(said) || `exited with ${code}`);
-    return output.join("");
-  } finally {
-    clearTimeout(timer);
-  }
+  // what starts programs elsewhere says so by this, too
+  if (code === notFound) throw new ProgramError(name, "is not on this host", true);
+  if (code !== 0) throw new ProgramError(name, wordsOf(said) || `exited with ${code}`);
+  return output;
 }
 
 /** The exit code of shells and of `env` and `nsenter` for a program that is not there. */
 const notFound = 127;
-
-const absent = (name: string) => new ProgramError(name, "is not on this host", true);
 
 const wordsOf = (said: string) => said.slice(0, mostSaid).trim().replaceAll(/\s+/g, " ");
 

@@ -137,7 +137,7 @@ describe.skipIf(engineObstacle !== undefined)(
       const before = await Promise.all(ids.map((id) => host.run(id, sleeping)));
       await host.daemon.stop();
       // enough to serve, and not for the accounts of all sandboxes
-      writeFileSync(limit, "60");
+      writeFileSync(limit, "66");
       await host.daemon.start();
       const told = await eventually(
         "the condition",

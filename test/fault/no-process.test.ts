@@ -1,7 +1,8 @@
 // A daemon that can start no process: fork fails with EAGAIN, as where a host or a service has no process left. What needs one
 // fails, what needs none goes on, and once there are some again it is as before. Nobody starts it again if it ends.
 
-import { readdirSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { HealthState, UnhealthyPolicy } from "../../gen/sandboxd/v1/lifecycle_pb.ts";
@@ -45,9 +46,12 @@ describe.skipIf(engineObstacle !== undefined)(
       await witness?.close();
     });
 
-    /** Of processes beside the daemon's own threads, which count as such. */
-    const allow = (count: number) =>
-      processes.write("pids.max", count + readdirSync(`/proc/${present(host.daemon.pid())}/task`).length);
+    /** Of processes beside the daemon's own threads, which count as such, and shells of its that wait. */
+    const allow = (count: number) => {
+      const task = `/proc/${present(host.daemon.pid())}/task`;
+      const shells = readFileSync(join(task, String(host.daemon.pid()), "children"), "latin1");
+      processes.write("pids.max", count + readdirSync(task).length + shells.split(" ").length - 1);
+    };
     const allowNone = () => allow(0);
     const allowAll = () => processes.write("pids.max", "max");
     const refused = () => Number(/max (\d+)/.exec(processes.read("pids.events"))?.[1]);

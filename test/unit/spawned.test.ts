@@ -30,5 +30,5 @@ test("where no descriptor is left, programs of the host fail by their promise, a
     encoding: "utf8",
     stdio: ["ignore", "pipe", "inherit"],
   });
-  expect(output).toBe("true: spawn true EMFILE; true: spawn true EMFILE");
+  expect(output).toBe("true: spawn sh EMFILE; true: spawn sh EMFILE");
 });

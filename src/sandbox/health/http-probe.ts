@@ -1,6 +1,6 @@
 // Asks a server inside a sandbox over HTTP, from within the sandbox's network and from outside of everything else of it.
 
-import { type ChildProcess, spawn } from "node:child_process";
+import { ProgramLate, runProgram } from "../../programs.ts";
 import { seconds } from "../lifetime.ts";
 import type { Outcome } from "./verdict.ts";
 
@@ -41,36 +41,18 @@ export async function probeHttp({
   timeoutMs,
   signal,
 }: HttpProbeRequest): Promise<Outcome> {
+  const net = `--net=/proc/${process.pid}/fd/${network}`;
+  const enter = ["nsenter", net, `--setgid=${nobody}`, `--setuid=${nobody}`, "--"];
   const shell = ["bash", "--noprofile", "--norc", "-c", script, "probe"];
   const values = [String(port), path, String(Math.ceil(timeoutMs / 1_000) + 1)];
-  const child = spawn(
-    "nsenter",
-    ["--net=/proc/self/fd/3", `--setgid=${nobody}`, `--setuid=${nobody}`, "--", ...shell, ...values],
-    {
-      cwd: "/",
-      env: { PATH: "/usr/sbin:/usr/bin:/sbin:/bin", LC_ALL: "C" },
-      stdio: ["ignore", "pipe", "ignore", network],
-      // a group of its own, which can be killed as a whole
-      detached: true,
-    },
-  );
-  let isLate = false;
-  const timer = setTimeout(() => {
-    isLate = true;
-    killGroup(child);
-  }, timeoutMs);
-  const onAbort = () => killGroup(child);
-  signal.addEventListener("abort", onAbort, { once: true });
   try {
-    const { code, output } = await ended(child);
-    if (isLate) return failed(`no answer on port ${port} within ${seconds(timeoutMs)}`);
+    const { code, output } = await runProgram([...enter, ...shell, ...values], { timeoutMs, signal });
     if (code === refusedCode && output === "") return failed(`port ${port} takes no connection`);
     if (!output.startsWith("+")) throw new Error(`nsenter and bash cannot be used: exit code ${code}`);
     return judged(output.slice(1), port);
-  } finally {
-    clearTimeout(timer);
-    signal.removeEventListener("abort", onAbort);
-    killGroup(child);
+  } catch (error) {
+    if (error instanceof ProgramLate) return failed(`no answer on port ${port} within ${seconds(timeoutMs)}`);
+    throw error;
   }
 }
 
@@ -87,25 +69,3 @@ function judged(answer: string, port: number): Outcome {
 }
 
 const failed = (message: string): Outcome => ({ kind: "failed", message });
-
-/** Resolves when it has ended and its output is read. */
-function ended(child: ChildProcess): Promise<{ readonly code: number | null; readonly output: string }> {
-  return new Promise((resolve, reject) => {
-    let output = "";
-    child.stdout?.on("data", (chunk: Buffer) => {
-      output = (output + chunk.toString("latin1")).slice(0, answerBytes + 1);
-    });
-    child.once("error", reject);
-    child.once("close", (code) => resolve({ code, output }));
-  });
-}
-
-function killGroup({ pid, exitCode, signalCode }: ChildProcess): void {
-  // once it was waited for, its id can be another's
-  if (pid === undefined || exitCode !== null || signalCode !== null) return;
-  try {
-    process.kill(-pid, "SIGKILL");
-  } catch {
-    // it has ended in this moment
-  }
-}

@@ -1,10 +1,8 @@
 // Runs the host's own programs for disks and quotas: for a bounded time, with nothing to type into, in one language.
 
-import { spawn } from "node:child_process";
-import { setTimeout as sleep } from "node:timers/promises";
 import type { Waiting } from "../../engine/runtime.ts";
-import { SandboxdError } from "../../errors.ts";
-import { spawned } from "../../spawned.ts";
+import { messageOf, SandboxdError } from "../../errors.ts";
+import { runProgram } from "../../programs.ts";
 
 export interface ToolOptions extends Waiting {
   /** Then it is killed. Default: 30 s. */
@@ -17,7 +15,7 @@ export type RunTool = (program: string, args: readonly string[], options?: ToolO
 /** A program that failed, with what it said. */
 export class ToolError extends Error {
   readonly program: string;
-  /** Undefined if it was killed, or is not there. */
+  /** Undefined if it was killed by the daemon, or is not there. */
   readonly exitCode: number | undefined;
   /** Its standard error, and whatever it else said; at most 2 KiB. */
   readonly said: string;
@@ -32,61 +30,17 @@ export class ToolError extends Error {
 }
 
 const mostSaid = 2_048;
-const mostOutput = 16 * 1_024 * 1_024;
 const defaultTimeoutMs = 30_000;
-/** How long a program that was killed may take to go before it is given up: one that the kernel holds does not die. */
-const killedMs = 2_000;
-
-/** Its environment is the least there can be: what it prints is read. */
-const environment = { PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", LC_ALL: "C" };
-
 /** The one that runs programs for real. */
 export const runTool: RunTool = async (program, args, { signal, timeoutMs = defaultTimeoutMs } = {}) => {
   signal?.throwIfAborted();
-  const child = await spawned(
-    spawn(program, args, { stdio: ["ignore", "pipe", "pipe"], env: environment }),
-  ).catch((error: NodeJS.ErrnoException) => {
-    const why = error.code === "ENOENT" ? "is not on this host" : error.message;
-    throw new ToolError(program, undefined, why);
+  const end = await runProgram([program, ...args], { signal, timeoutMs }).catch((error: unknown) => {
+    throw new ToolError(program, undefined, messageOf(error));
   });
-  let output = "";
-  let said = "";
-  let killed: string | undefined;
-  const kill = (why: string) => {
-    killed ??= why;
-    child.kill("SIGKILL");
-  };
-  child.stdout.setEncoding("utf8").on("data", (text: string) => {
-    output += text;
-    if (output.length > mostOutput) kill(`it printed more than ${mostOutput} bytes`);
-  });
-  child.stderr.setEncoding("utf8").on("data", (text: string) => {
-    if (said.length < mostSaid) said += text;
-  });
-  const onAbort = () => kill("it was called off");
-  signal?.addEventListener("abort", onAbort, { once: true });
-  if (signal?.aborted === true) onAbort();
-  const timer = setTimeout(() => kill(`it did not end within ${timeoutMs} ms`), timeoutMs);
-  const ended = new Promise<number | undefined>((resolve) => {
-    child.once("close", (code) => resolve(code ?? undefined));
-  });
-  try {
-    const code = await Promise.race([ended, givenUp(timeoutMs + killedMs)]);
-    if (killed !== undefined) throw new ToolError(program, undefined, killed);
-    if (code !== 0) throw new ToolError(program, code, wordsOf(said, output));
-    return output;
-  } finally {
-    clearTimeout(timer);
-    signal?.removeEventListener("abort", onAbort);
-  }
-
-  async function givenUp(ms: number): Promise<never> {
-    await sleep(ms, undefined, { ref: false });
-    child.stdout.destroy();
-    child.stderr.destroy();
-    child.unref();
-    throw new ToolError(program, undefined, killed ?? `it did not end within ${timeoutMs} ms`);
-  }
+  const { code, output, said } = end;
+  if (code === 127) throw new ToolError(program, undefined, "is not on this host");
+  if (code !== 0) throw new ToolError(program, code, wordsOf(said, output));
+  return output;
 };
 
 function wordsOf(said: string, output: string): string {
