@@ -7,7 +7,7 @@ import type { Sandboxes } from "./sandboxes.ts";
 
 const warmUps = 2;
 const burstSize = 50;
-const burstRounds = 3;
+const burstRounds = 5;
 
 /** The engine is best somewhere between these, depending on the cores; the daemon is held to the best. */
 const bareConcurrencies = [2, 4, 8] as const;

@@ -19,12 +19,12 @@ import { percentile, type Result, resultOf } from "./result.ts";
 import { startSandboxes } from "./sandboxes.ts";
 
 const tenantSandboxes = 50;
-const streamBytes = 512 * 1_024 ** 2;
+const streamBytes = 256 * 1_024 ** 2;
 const network = { modes: [NetworkMode.EGRESS] };
 
 export async function* measureNetwork(runs: number): AsyncGenerator<Result> {
   yield* measureCreates(runs);
-  yield await measureThroughput(runs);
+  yield await measureThroughput(2 * runs);
   yield await measureResolver(runs * 100);
 }
 
@@ -120,7 +120,7 @@ async function measureThroughput(runs: number): Promise<Result> {
     });
     const [values, baseline] = [[] as number[], [] as number[]];
     await inTurn(
-      Math.min(runs, 30),
+      Math.min(runs, 100),
       async () => values.push(await ruled.send()),
       async () => baseline.push(await plain.send()),
     );

@@ -72,11 +72,16 @@ export function schedulerCredentials({ scheduler: { tls } }: Config) {
   return () => ({ ca: readFileSync(ca), certificate: readFileSync(certificate), key: readFileSync(key) });
 }
 
+/** By configuration: they are asked for several times with each call. */
+const tenantRules = new WeakMap<Config, TenantRules>();
+
 /** What the configuration says of tenants that were never put. */
-export function tenantRulesOf({ tenants }: Config): TenantRules {
-  const { uidRange, unknown, default: policy } = tenants;
+export function tenantRulesOf(config: Config): TenantRules {
+  const known = tenantRules.get(config);
+  if (known !== undefined) return known;
+  const { uidRange, unknown, default: policy } = config.tenants;
   const { min, max, default: defaults, maxLimitRequestRatio } = policy.limitRange;
-  return {
+  const rules = {
     acceptUnknown: unknown === "accept",
     uidRange,
     defaultPolicy: {
@@ -90,6 +95,8 @@ export function tenantRulesOf({ tenants }: Config): TenantRules {
       network: tenantNetworkOf(policy.network),
     },
   };
+  tenantRules.set(config, rules);
+  return rules;
 }
 
 export { proxiesOf } from "./config/network-values.ts";

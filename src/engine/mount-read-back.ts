@@ -15,7 +15,7 @@ export interface MountFault {
 /** The kernel's line of one mount: proc_pid_mountinfo(5). */
 interface KernelMount {
   readonly target: string;
-  readonly flags: ReadonlySet<string>;
+  readonly flags: readonly string[];
   /** Whether mounts of another namespace come or go with it. */
   readonly isPropagated: boolean;
   readonly type: string;
@@ -65,8 +65,8 @@ export function parseMountInfo(text: string): readonly KernelMount[] {
       const [, , , , target = "", flags = "", ...propagation] = own.split(" ");
       return {
         target,
-        flags: new Set(flags.split(",")),
-        isPropagated: propagation.some((word) => /^(shared|master):/.test(word)),
+        flags: flags.split(","),
+        isPropagated: propagation.some((word) => word.startsWith("shared:") || word.startsWith("master:")),
         type: rest.split(" ")[0] ?? "",
       };
     });
@@ -79,7 +79,7 @@ function flagFaults(mount: Mount, { flags, isPropagated, type }: KernelMount): r
   const wanted = ["nosuid", "nodev", isReadOnly ? "ro" : "rw", ...(isData ? ["noexec"] : [])];
   const types = typesOf(mount);
   return [
-    ...wanted.filter((flag) => !flags.has(flag)).map((flag) => fault(`is not ${flag}`, target)),
+    ...wanted.filter((flag) => !flags.includes(flag)).map((flag) => fault(`is not ${flag}`, target)),
     ...(isPropagated ? [fault("takes part in mounts of the host", target)] : []),
     ...(types === undefined || types.includes(type)
       ? []

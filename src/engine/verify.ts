@@ -1,6 +1,7 @@
 // Compares what the engine made with what the plan demands. The engine ignores keys that it doesn't know and fills
 // others from the image and its own configuration, so nothing counts as set before it was seen.
 
+import { isDeepStrictEqual } from "node:util";
 import type { ContainerCreateOptions, ContainerInspectInfo, Ulimit } from "dockerode";
 import type { ContainerPlan } from "./container-plan.ts";
 import { containerCreateOptions } from "./host-config.ts";
@@ -108,8 +109,9 @@ function hostConfigMismatches(expected: Fields, actual: Fields): readonly Mismat
 }
 
 function differing(field: string, expected: unknown, actual: unknown): readonly Mismatch[] {
+  if (isDeepStrictEqual(expected, actual)) return [];
   // a zero that was asked for is a value; one that wasn't says "not set"
-  const same = typeof expected === "number" ? expected === actual : canonical(expected) === canonical(actual);
+  const same = typeof expected !== "number" && canonical(expected) === canonical(actual);
   return same ? [] : [mismatch(field, expected, actual)];
 }
 

@@ -245,11 +245,11 @@ describe("what the kernel tells of mounts", () => {
     expect(parseMountInfo(text)).toEqual([
       {
         target: "/shared",
-        flags: new Set(["ro", "nosuid", "nodev", "relatime"]),
+        flags: ["ro", "nosuid", "nodev", "relatime"],
         isPropagated: true,
         type: "ext4",
       },
-      { target: "/tv", flags: new Set(["rw", "nosuid"]), isPropagated: false, type: "tmpfs" },
+      { target: "/tv", flags: ["rw", "nosuid"], isPropagated: false, type: "tmpfs" },
     ]);
   });
 
