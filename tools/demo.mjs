@@ -348,36 +348,68 @@ async function fetched(ports, target, path) {
   return page.trim().split("\n").at(-1);
 }
 
-/** A network: the place of a sandbox on its tenant's bridge, and what it may reach. Or why this host has none to give. */
-async function showNetwork({ sandboxes, tenants, names }, step) {
+/** A network: what a sandbox reaches of its tenant's others, and not of anybody else's. Or why this host has none to give. */
+async function showNetwork({ sandboxes, tenants, processes, events, names }, step) {
   const { EGRESS } = names.networkMode;
-  const sandboxId = "demo-network";
-  const spec = { template: "shell", networkMode: EGRESS };
-  const refusedTo = (tenant) =>
-    sandboxes.createSandbox({ sandboxId, tenant, spec }, call).then(
-      () => undefined,
-      (error) => error.rawMessage.split("\n")[0],
-    );
-  const refusal = await refusedTo("demo");
+  const create = (tenant, sandboxId) =>
+    sandboxes.createSandbox({ sandboxId, tenant, spec: { template: "shell", networkMode: EGRESS } }, call);
+  const refusal = await create("demo", "demo-network").then(
+    () => undefined,
+    (error) => error.rawMessage.split("\n")[0],
+  );
   step("network", refusal ?? "a tenant without a policy got a network");
   assert.match(refusal ?? "", /EGRESS/);
+
   const egress = { scope: 2, allowDomains: ["registry.npmjs.org", "*.debian.org"] };
-  await tenants.putTenant({ tenant: "demo-online", network: { modes: [EGRESS], egress } }, call);
+  const [tenant, stranger] = ["demo-online", "demo-stranger"];
+  for (const name of [tenant, stranger]) {
+    await tenants.putTenant({ tenant: name, network: { modes: [EGRESS], allowPeers: true, egress } }, call);
+  }
+  /** The last line of what a web server says to a sandbox, or nothing. */
+  const fetches = async (sandboxId, at, port) => {
+    const script = `printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 2 ${at} ${port} | tail -n 1`;
+    const command = ["sh", "-c", script];
+    return (await told(processes.startProcess({ sandboxId, command }, call))).output.trim();
+  };
   try {
-    const missing = await refusedTo("demo-online");
-    if (missing === undefined) {
-      const { sandbox } = await sandboxes.getSandbox({ sandboxId }, call);
-      const { address, bridge, egress: held, enforced } = sandbox.status.network;
-      assert.ok(enforced, "the kernel does not hold its rules");
-      step(
-        "network",
-        `it is ${address} on ${bridge}, and reaches ${held.allowDomains.join(", ")} on TCP 443 alone`,
-      );
-    } else {
-      step("network", `not here: ${missing}`);
+    const made = await create(tenant, "demo-network").catch((error) => error);
+    if (made instanceof Error) {
+      step("network", `not here: ${made.rawMessage.split("\n")[0]}`);
+      return;
     }
+    const { address, bridge, egress: held, enforced } = made.sandbox.status.network;
+    assert.ok(enforced, "the kernel does not hold its rules");
+    step(
+      "network",
+      `it is ${address} on ${bridge}, and reaches ${held.allowDomains.join(", ")} on TCP 443 alone`,
+    );
+    const serve = ["sh", "-c", "echo hello from a peer >/tmp/index.html; exec httpd -f -p 8080 -h /tmp"];
+    // goes on until its sandbox ends
+    told(processes.startProcess({ sandboxId: "demo-network", command: serve })).catch(() => {});
+    await create(tenant, "demo-peer");
+    await create(stranger, "demo-other");
+    const page = await eventually(async () => (await fetches("demo-peer", address, 8080)) || undefined);
+    step("network", `another sandbox of its tenant fetches a page from it: ${page}`);
+    assert.equal(page, "hello from a peer");
+    const none = await fetches("demo-other", address, 8080);
+    step("network", `one of another tenant gets ${none === "" ? "nothing" : none}`);
+    assert.equal(none, "");
+
+    await fetches("demo-network", "169.254.169.254", 80);
+    const denied = await eventually(async () => {
+      const filter = { sandboxId: "demo-network" };
+      const { events: all } = await events.listEvents({ filter, afterSequence: 0n }, call);
+      return all.flatMap(({ networkDenials }) => networkDenials).find(({ reason }) => reason === "policy");
+    });
+    step(
+      "network",
+      `it tried ${denied.destination}, where clouds keep their secrets: dropped, and told in an event`,
+    );
+    assert.equal(denied.destination, "169.254.169.254:80");
   } finally {
-    await tenants.deleteTenant({ tenant: "demo-online", cascade: true }, call);
+    for (const name of [tenant, stranger]) {
+      await tenants.deleteTenant({ tenant: name, cascade: true }, call);
+    }
   }
 }
 

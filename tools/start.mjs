@@ -27,6 +27,7 @@ import {
 import { shareMounts, unmountIn } from "./lib/mounts.mjs";
 import { launcher } from "./lib/node.mjs";
 import { Advice, main, root, stop, until } from "./lib/process.mjs";
+import { nameserver, openWayOut, relay } from "./lib/way-out.mjs";
 
 const log = (line) => console.log(`start: ${line}`);
 
@@ -82,6 +83,7 @@ async function prepareEngine({ name, directory }, isDemo) {
   });
   try {
     await ensureBaseImage(engine.socket, { log, registry: false });
+    await openWayOut(engine, { log });
   } catch (error) {
     await engine.stop();
     throw error;
@@ -90,12 +92,13 @@ async function prepareEngine({ name, directory }, isDemo) {
 }
 
 /**
- * Starts one of the program's commands, its output to a file. Returns `{ child, ended }`: `ended` is a promise that fails,
+ * Starts one of the program's commands, its output to a file, `within` what goes before it. Returns `{ child, ended }`: `ended` is a promise that fails,
  * with the last lines of that file, when the program ends before it is told to.
  */
-function launch(name, args, logFile) {
+function launch(name, within, args, logFile) {
   const output = openSync(logFile, "w");
-  const child = spawn(launcher, args, {
+  const [command, ...rest] = [...within, launcher, ...args];
+  const child = spawn(command, rest, {
     stdio: ["ignore", output, output],
     cwd: root,
     env: { ...process.env, [engineMark]: name },
@@ -185,13 +188,17 @@ async function startAll(place, isDemo, closers) {
     socket,
     address: `127.0.0.1:${daemonPort}`,
     scheduler: schedulerAddress,
+    ...(engine ? { resolver: nameserver } : {}),
   });
   writeFileSync(configFile, config, { mode: 0o600 });
 
-  const scheduler = launch(name, ["dev-scheduler", "--listen", schedulerAddress], logs.scheduler);
+  // networks of sandboxes are where the engine is: there the daemon has to be, and whom it reports to
+  const within = engine ? ["nsenter", `--net=/proc/${engine.namespacePid}/ns/net`, "--"] : [];
+  const scheduler = launch(name, within, ["dev-scheduler", "--listen", schedulerAddress], logs.scheduler);
   closers.push(() => stop(scheduler.child));
-  const daemon = launch(name, ["serve", "--dev", "--config", configFile], logs.daemon);
+  const daemon = launch(name, within, ["serve", "--dev", "--config", configFile], logs.daemon);
   closers.push(() => stop(daemon.child, { graceMs: 20_000 }));
+  if (engine) closers.push(await relay(daemonPort, socket));
   const client = await openClient(socket);
   closers.push(() => client.close());
 

@@ -8,9 +8,11 @@ const quoted = JSON.stringify;
  *
  * - `hostId`: no two daemons on one engine may share it.
  * - `engine`, `socket`: unix sockets of the engine and of the daemon.
+ * - `resolver`: who is asked for names on behalf of sandboxes, if not the host's own nameservers.
  * - `address`, `scheduler`: plain `host:port` of the daemon and of the scheduler, both on loopback.
  */
-export function devConfig({ hostId, stateDirectory, engine, cgroupParent, socket, address, scheduler }) {
+export function devConfig(options) {
+  const { hostId, stateDirectory, engine, cgroupParent, socket, address, scheduler, resolver } = options;
   return `# Written by npm start, which writes it anew each time: copy it elsewhere to change it.
 
 [host]
@@ -32,7 +34,7 @@ dev_address = ${quoted(address)}
 [scheduler]
 endpoints = [${quoted(`http://${scheduler}`)}]
 
-[images]
+${resolver === undefined ? "" : `[network]\nresolvers = [${quoted(resolver)}]\n\n`}[images]
 allow = ["sandboxd-base:*"]
 pull = "never"
 
