@@ -25,6 +25,7 @@ import type { NetworkView } from "./network-codec.ts";
 import { matcherOf, sandboxOf, specRequestOf } from "./sandbox-codec.ts";
 import { statsOf, summaryOf, usageOf } from "./stats-codec.ts";
 import { millisecondsOf } from "./time-codec.ts";
+import { createTurns } from "./turns.ts";
 import { changeOf } from "./update-codec.ts";
 
 export interface SandboxServiceOptions {
@@ -62,8 +63,10 @@ export function createSandboxService({
 }: SandboxServiceOptions): ServiceImpl<typeof SandboxService> {
   const seen = (record: SandboxRecord) => sandboxOf(record, clock, network(record));
   const told = (record: SandboxRecord) => seen(current(record));
+  const turn = createTurns();
   return {
     async createSandbox({ sandboxId, tenant, spec, wait }, context) {
+      await turn();
       const request = { id: sandboxId, tenant, spec: specRequestOf(spec), wait: wait ?? true };
       return { sandbox: told(await manager.create({ ...request, ...asking(context) })) };
     },
