@@ -162,7 +162,7 @@ describe("a watch", () => {
   test("ends inside when the caller goes", async () => {
     const world = await inside();
     const { controller } = await watching(world, true);
-    expect(world.workers()).toBe(1);
+    await expect.poll(world.workers).toBe(1);
     controller.abort();
     await expect.poll(world.workers).toBe(0);
   });
