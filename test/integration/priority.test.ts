@@ -9,14 +9,15 @@ const isAllowed = process.getuid?.() === 0;
 
 describe.skipIf(engineObstacle !== undefined)(`priority (${engineObstacle ?? "engine"})`, () => {
   test.skipIf(!isAllowed)(
-    "the daemon's thread comes first; its programs and sandboxes come with all others",
+    "the daemon comes first; its programs and sandboxes come with all others",
     async () => {
       const host = await startHost();
       try {
         const { status } = await host.run("usual", sleeping);
         const { State } = await host.docker.getContainer(present(status).containerId).inspect();
         const pid = present(host.daemon.pid());
-        expect(getPriority(pid)).toBe(-5);
+        const threads = readdirSync(`/proc/${pid}/task`).map(Number);
+        expect(threads.map(getPriority), "those of the collector, too").toEqual(threads.map(() => -5));
         expect(getPriority(State.Pid)).toBe(0);
         const children = readdirSync(`/proc/${pid}/task`).flatMap((task) =>
           readFileSync(`/proc/${pid}/task/${task}/children`, "latin1").split(" ").filter(Boolean),
