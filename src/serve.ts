@@ -9,7 +9,6 @@ import { type Daemon, startDaemon } from "./daemon.ts";
 import { messageOf } from "./errors.ts";
 import { createLog, type Log } from "./observe/log.ts";
 import { createNotifier, type Notifier } from "./observe/notifier.ts";
-import { comeFirst } from "./priority.ts";
 
 /**
  * Serves until SIGTERM or SIGINT, then exits 0; reads the configuration again at SIGHUP. Exits 1 when it cannot start, and
@@ -25,7 +24,6 @@ export async function serve(args: ConfigArgs): Promise<void> {
     return;
   }
   const { config } = loaded;
-  comeFirst();
   const log = createLog({ level: config.log.level }).child("daemon");
   for (const event of ["uncaughtException", "unhandledRejection"] as const) {
     process.on(event, (error: unknown) => {

@@ -3,7 +3,6 @@
 import { spawn } from "node:child_process";
 import { arch, cpus, release, totalmem, type, version } from "node:os";
 import { extname, join } from "node:path";
-import { comeWithOthers } from "../priority.ts";
 
 /** The host's parts. A text is empty where nobody knows it. */
 export interface HostParts {
@@ -73,7 +72,6 @@ function outputOf({ signal, timeoutMs = defaultTimeoutMs, program = ownProgram }
     });
     // first of all, since where it cannot be started it may have no output either
     child.on("error", reject);
-    comeWithOthers(child.pid);
     let problem: string | undefined;
     const end = (why: string) => {
       problem ??= why;

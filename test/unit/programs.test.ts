@@ -131,21 +131,6 @@ test("a shell that somebody kills while it waits is replaced, and while it works
   await expect(run(sh("kill -KILL $PPID; sleep 1"))).rejects.toThrow("its shell ended with SIGKILL");
 });
 
-test.skipIf(process.getuid?.() !== 0)(
-  "a program has everybody's priority, whatever this thread has",
-  async () => {
-    const module = join(import.meta.dirname, "../../src/programs.ts");
-    const script = `const { setPriority } = await import("node:os");
-    setPriority(-5);
-    const { runProgram } = await import(${JSON.stringify(module)});
-    process.stdout.write((await runProgram(["nice"], { timeoutMs: 5000 })).output);`;
-    const output = execFileSync(process.execPath, ["--input-type=module", "-e", script], {
-      encoding: "utf8",
-    });
-    expect(output).toBe("0\n");
-  },
-);
-
 test("shells hold no process back from its end, and end with it", async () => {
   const module = join(import.meta.dirname, "../../src/programs.ts");
   const script = `const { runProgram } = await import(${JSON.stringify(module)});

@@ -7,7 +7,6 @@ import { extname, join } from "node:path";
 import { Readable, Writable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { SandboxdError } from "../../errors.ts";
-import { comeWithOthers } from "../../priority.ts";
 import { printable } from "./names.ts";
 import { decodeOutcome, mostOutcomeBytes, type Outcome, outcomeDescriptor, type Work } from "./outcome.ts";
 import type { PackReport } from "./pack.ts";
@@ -138,7 +137,6 @@ function start(work: Work, signal: AbortSignal | undefined): Program {
       stdio: ["pipe", "pipe", "pipe", "pipe"],
     },
   );
-  comeWithOthers(child.pid);
   const ended = endOf(child);
   // one that could not be started may have none
   const input = child.stdin ?? new Writable();
