@@ -54,6 +54,10 @@ const idle = new Set<Shell>();
  */
 export async function runProgram(command: readonly string[], options: ProgramOptions): Promise<ProgramEnd> {
   options.signal?.throwIfAborted();
+  // a shell would leave it out
+  if ([...command, options.input ?? ""].some((text) => text.includes("\0"))) {
+    throw new Error("a word or the input has a NUL");
+  }
   const shell = [...idle].at(-1) ?? (await openShell());
   idle.delete(shell);
   holdProcess(shell, true);

@@ -1,6 +1,6 @@
-import { execFileSync, spawn } from "node:child_process";
+import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, readFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
@@ -43,6 +43,11 @@ describe("a program", () => {
     expect((await run(["printf", "%s|", word, "last"])).output).toBe(`${word}|last|`);
   });
 
+  test("is not begun with a word that no program could get", async () => {
+    await expect(run(["echo", "one\0two"])).rejects.toThrow("NUL");
+    await expect(run(["cat"], "one\0two")).rejects.toThrow("NUL");
+  });
+
   test("reads what it is given, and nothing else", async () => {
     const input = `$HOME \`id\` 'quoted' \\ \nEOF\n\n\tlast`;
     expect((await run(["cat"], input)).output).toBe(`${input}\n`);
@@ -83,9 +88,9 @@ describe("many", () => {
     await Promise.all(Array.from({ length: 8 }, () => run(["sleep", "0.1"])));
     await expect
       .poll(() =>
-        execFileSync("ps", ["-o", "args=", "--ppid", String(process.pid)], { encoding: "utf8" })
-          .split("\n")
-          .filter((line) => line.trim() === "sh"),
+        readdirSync("/proc/self/task")
+          .flatMap((task) => readFileSync(`/proc/self/task/${task}/children`, "latin1").split(" "))
+          .filter((pid) => pid !== "" && readFileSync(`/proc/${pid}/cmdline`, "latin1") === "sh\0"),
       )
       .toHaveLength(2);
   });

@@ -31,6 +31,7 @@ export class ToolError extends Error {
 
 const mostSaid = 2_048;
 const defaultTimeoutMs = 30_000;
+
 /** The one that runs programs for real. */
 export const runTool: RunTool = async (program, args, { signal, timeoutMs = defaultTimeoutMs } = {}) => {
   signal?.throwIfAborted();
