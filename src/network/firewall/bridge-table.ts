@@ -1,4 +1,5 @@
-// The table of frames. Between ports of one bridge, frames do not pass the other one.
+// The table of frames. Between ports of one bridge, frames do not pass the other one. The type is asked of the frame itself (`ether type`): for nft the protocol of
+// one with a VLAN tag is what the tag is on.
 
 import { fenceMark } from "./fence.ts";
 import { countedSeconds, refuse, sampleSeconds } from "./tables.ts";
@@ -45,7 +46,7 @@ export function bridgeTable(table: string): string {
   }
   chain prerouting {
     type filter hook prerouting priority -300; policy accept;
-    ether saddr . ip saddr @places ether daddr != @macs accept
+    ether type ip ether saddr . ip saddr @places ether daddr != @macs accept
     ether type arp meta mark set meta mark | ${fenceMark}
     ether saddr @macs jump sent
   }
