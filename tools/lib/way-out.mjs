@@ -9,6 +9,9 @@ import { installPackages } from "./packages.mjs";
 /** Where slirp4netns answers for the host's nameserver, wherever that is (slirp4netns(1)). */
 export const nameserver = "10.0.2.3";
 
+/** It takes some 50 ms. */
+const readyMs = 10_000;
+
 /**
  * Connects the namespace to the internet, as far as this host is, by a process that opens its connections anew out here
  * (slirp4netns). It goes with the engine whose `name` it bears. Says so where that cannot be had: everything else works without.
@@ -25,7 +28,8 @@ export async function openWayOut({ name, namespacePid }, { log }) {
     const ended = once(child, "exit").then(([code, signal]) => {
       throw new Error(`slirp4netns ended with ${code ?? signal}`);
     });
-    await Promise.race([once(child.stdio[3], "data"), ended]);
+    const isReady = once(child.stdio[3], "data", { signal: AbortSignal.timeout(readyMs) });
+    await Promise.race([isReady, ended]);
     // from now on its end is that of the engine
     ended.catch(() => {});
   } catch (error) {
