@@ -12,34 +12,47 @@ const mostLineBytes = 1_024;
 /** The event of an end does not wait longer for its output. */
 const logDeadlineMs = 500;
 
-/** Assembles the report of a container that has ended; what cannot be had is left empty, never waited for. */
-export async function reportOf(
-  runtime: Pick<Runtime, "logs">,
-  container: Container,
-  summary: WindowSummary | undefined,
-  log: Log,
-): Promise<ExitReport> {
-  return {
-    ageMs: ageOf(container),
-    maxMemoryBytes: summary?.memory.maxWorkingSetBytes ?? 0,
-    memoryLimitHits: summary?.memory.limitHits ?? 0,
-    throttledShare: summary?.cpu.throttledShare ?? 0,
-    pidsRefused: summary?.pids.refusedForks ?? 0,
-    logTail: await lastLines(runtime, container.id, log),
-  };
+export interface ExitReports {
+  /** The engine tells that a container has ended: its output is asked for now, beside what else is asked about it then. */
+  hasEnded(containerId: string): void;
+  /** Of a container that has ended; what cannot be had is left empty, never waited for. */
+  of(container: Container, summary: WindowSummary | undefined): Promise<ExitReport>;
+  /** The look that its end woke is over: output that it did not use is of no use later. */
+  forget(containerId: string): void;
 }
 
-async function lastLines(runtime: Pick<Runtime, "logs">, id: string, log: Log): Promise<readonly string[]> {
-  const signal = AbortSignal.timeout(logDeadlineMs);
-  const lines: string[] = [];
-  try {
-    for await (const { data } of runtime.logs(id, { follow: false, tailLines: mostLines, signal })) {
-      lines.push(printable(data));
+export function createExitReports(runtime: Pick<Runtime, "logs">, log: Log): ExitReports {
+  /** What was asked for already, by container. Undefined: it could not be read. */
+  const tails = new Map<string, Promise<readonly string[] | undefined>>();
+
+  async function lastLines(id: string): Promise<readonly string[] | undefined> {
+    const signal = AbortSignal.timeout(logDeadlineMs);
+    const lines: string[] = [];
+    try {
+      for await (const { data } of runtime.logs(id, { follow: false, tailLines: mostLines, signal })) {
+        lines.push(printable(data));
+      }
+    } catch (error) {
+      log.debug({ container: id, err: messageOf(error) }, "the last output could not be read");
+      return undefined;
     }
-  } catch (error) {
-    log.debug({ container: id, err: messageOf(error) }, "the last output could not be read");
+    return lines.slice(-mostLines);
   }
-  return lines.slice(-mostLines);
+
+  return {
+    hasEnded: (id) => tails.set(id, lastLines(id)),
+    async of(container, summary) {
+      return {
+        ageMs: ageOf(container),
+        maxMemoryBytes: summary?.memory.maxWorkingSetBytes ?? 0,
+        memoryLimitHits: summary?.memory.limitHits ?? 0,
+        throttledShare: summary?.cpu.throttledShare ?? 0,
+        pidsRefused: summary?.pids.refusedForks ?? 0,
+        logTail: (await tails.get(container.id)) ?? (await lastLines(container.id)) ?? [],
+      };
+    },
+    forget: (id) => tails.delete(id),
+  };
 }
 
 /** One line without its end, cut, and with what would move a terminal's cursor or change its colours as escapes. */

@@ -6,7 +6,7 @@ import { messageOf, SandboxdError } from "../errors.ts";
 import type { Log } from "../observe/log.ts";
 import type { Clock } from "./clock.ts";
 import { type Action, decide, type Observed, type Settlement } from "./decide.ts";
-import { reportOf } from "./exit-report.ts";
+import { createExitReports } from "./exit-report.ts";
 import type { LabelCodec } from "./labels.ts";
 import { expiryOf } from "./lifetime.ts";
 import { lookUp } from "./lookup.ts";
@@ -85,6 +85,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
   /** Failures in a row, by sandbox. */
   const failures = new Map<string, number>();
   const touches = createTouches(runtime);
+  const exitReports = createExitReports(runtime, log);
   const starter = createStarter({
     ...options,
     hostFacts,
@@ -241,7 +242,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
         const settlement = await withReport(record, action.settlement, seen);
         const now = repository.unmoved(record);
         if (now !== undefined) settle(now, settlement);
-        return "again";
+        return seen;
       }
       case "warn":
         repository.put({ ...record, warnedOfMs: expiryOf(record) }, "SANDBOX_EXPIRING");
@@ -283,7 +284,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     seen: Observed,
   ): Promise<Settlement> {
     if (settlement.exit === undefined || seen.kind !== "present") return settlement;
-    const report = await reportOf(runtime, seen.container, watch.summary(record.id), log);
+    const report = await exitReports.of(seen.container, watch.summary(record.id));
     return { ...settlement, exit: { ...settlement.exit, report } };
   }
 
@@ -316,11 +317,15 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
       if (isOurs) return;
       const identity = labels.decode(event.labels);
       if (identity === undefined) return;
+      // nothing is told any more of a run whose sandbox goes as well
+      const isTold = action === "die" && repository.get(identity.id)?.wanted !== "DELETED";
+      if (isTold) exitReports.hasEnded(containerId);
       if (action === "kill") touches.signalled(containerId);
       if (action === "destroy") touches.forget(containerId);
       else heardOf.set(identity.id, containerId);
       // a signal alone ends nothing; the end that follows is an event of its own
       if (action !== "kill") kick(identity.id);
+      if (isTold) void queues.run(identity.id, async () => exitReports.forget(containerId));
     },
     idle: () => queues.idle(),
     close() {
