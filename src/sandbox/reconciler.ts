@@ -1,5 +1,5 @@
 // Brings each sandbox from what is seen to what is wanted: asks decide() for one step, does it, records it, and goes on
-// until there is nothing to do. One serial queue per sandbox.
+// until there is nothing to do.
 
 import type { Container, EngineEvent, Runtime } from "../engine/runtime.ts";
 import { messageOf, SandboxdError } from "../errors.ts";
@@ -9,9 +9,9 @@ import { type Action, decide, type Observed, type Settlement } from "./decide.ts
 import { createExitReports } from "./exit-report.ts";
 import type { LabelCodec } from "./labels.ts";
 import { expiryOf } from "./lifetime.ts";
+import { createLooks } from "./looks.ts";
 import { lookUp } from "./lookup.ts";
 import { type HostFacts, liveLimits } from "./plan.ts";
-import { createQueues } from "./queue.ts";
 import type { SandboxRecord, TransitionReason } from "./record.ts";
 import type { Repository } from "./repository.ts";
 import { createStarter, type StarterOptions } from "./starter.ts";
@@ -67,23 +67,15 @@ export interface Reconciler {
 
 /** A step that decides nothing new this often in a row is a defect, not work. */
 const mostSteps = 20;
-/** Wait before a step that failed is tried again: the first time, and the most. */
-const firstRetryMs = 1_000;
-const mostRetryMs = 30_000;
 
 /** Reasons by which a rule, not a caller or the sandbox itself, changes what is wanted. */
 const decided: ReadonlySet<TransitionReason> = new Set(["EXPIRED", "IDLE", "MAX_LIFETIME", "UNHEALTHY"]);
 
 export function createReconciler(options: ReconcilerOptions): Reconciler {
   const { runtime, repository, labels, bootId, watch, vitals, clock, log } = options;
-  const queues = createQueues();
-  const kicked = new Set<string>();
-  const lookedAt = new Set<string>();
+  const looks = createLooks({ look, isEngineAway: options.isEngineAway, log });
   /** The container that the engine was last heard to have for it, by sandbox: its name may change before its id is recorded. */
   const heardOf = new Map<string, string>();
-  const retries = new Map<string, NodeJS.Timeout>();
-  /** Failures in a row, by sandbox. */
-  const failures = new Map<string, number>();
   const touches = createTouches(runtime);
   const exitReports = createExitReports(runtime, log);
   const starter = createStarter({
@@ -93,39 +85,18 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
     touches,
     onMade: (id, made) => heardOf.set(id, made),
   });
-  let closed = false;
 
-  function kick(id: string, { fresh = false, listedAs }: KickOptions = {}): void {
-    if (listedAs !== undefined) heardOf.set(id, listedAs);
-    if (closed || (kicked.has(id) && !fresh)) return;
-    kicked.add(id);
-    clearTimeout(retries.get(id));
-    retries.delete(id);
-    void queues.run(id, async () => {
-      kicked.delete(id);
-      lookedAt.delete(id);
-      if (options.isEngineAway()) return;
-      try {
-        await reconcile(id, fresh);
-        failures.delete(id);
-        if (repository.get(id) !== undefined) lookedAt.add(id);
-        else heardOf.delete(id);
-      } catch (error) {
-        if (closed) return;
-        const reason = error instanceof SandboxdError ? error.reason : undefined;
-        const count = failures.get(id) ?? 0;
-        const delayMs = Math.min(mostRetryMs, firstRetryMs * 2 ** count);
-        failures.set(id, count + 1);
-        clearTimeout(retries.get(id));
-        log.warn({ sandbox: id, reason, err: messageOf(error), delayMs }, "step failed; will look again");
-        retries.set(id, setTimeout(() => kick(id), delayMs).unref());
-      }
-    });
+  /** Until nothing is to do, or somebody has to wake it. Resolves to whether the sandbox is still there. */
+  async function look(id: string, fresh: boolean): Promise<boolean> {
+    await reconcile(id, fresh);
+    if (repository.get(id) !== undefined) return true;
+    heardOf.delete(id);
+    return false;
   }
 
   async function reconcile(id: string, fresh: boolean): Promise<void> {
     let observed: Observed | undefined = fresh ? { kind: "absent" } : undefined;
-    for (let step = 0; step < mostSteps && !closed; step++) {
+    for (let step = 0; step < mostSteps && !looks.isClosed(); step++) {
       const before = repository.get(id);
       if (before === undefined) return;
       observed ??= await observe(before);
@@ -140,7 +111,7 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
       if (next === "rest") return;
       observed = next === "again" ? undefined : next;
     }
-    if (!closed) throw new Error(`no rest after ${mostSteps} steps`);
+    if (!looks.isClosed()) throw new Error(`no rest after ${mostSteps} steps`);
   }
 
   async function observe(record: SandboxRecord): Promise<Observed> {
@@ -306,9 +277,12 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
   }
 
   return {
-    kick,
-    hasLookedAt: (id) => lookedAt.has(id),
-    between: (id, job) => queues.run(id, job),
+    kick(id, { fresh = false, listedAs } = {}) {
+      if (listedAs !== undefined) heardOf.set(id, listedAs);
+      looks.kick(id, { fresh });
+    },
+    hasLookedAt: looks.hasLookedAt,
+    between: looks.run,
     noticed(event) {
       const { containerId, action } = event;
       const isOurs = touches.isOurs(event);
@@ -324,15 +298,11 @@ export function createReconciler(options: ReconcilerOptions): Reconciler {
       if (action === "destroy") touches.forget(containerId);
       else heardOf.set(identity.id, containerId);
       // a signal alone ends nothing; the end that follows is an event of its own
-      if (action !== "kill") kick(identity.id);
-      if (isTold) void queues.run(identity.id, async () => exitReports.forget(containerId));
+      if (action !== "kill") looks.kick(identity.id);
+      if (isTold) void looks.run(identity.id, async () => exitReports.forget(containerId));
     },
-    idle: () => queues.idle(),
-    close() {
-      closed = true;
-      for (const timer of retries.values()) clearTimeout(timer);
-      retries.clear();
-    },
+    idle: looks.idle,
+    close: looks.close,
   };
 }
 

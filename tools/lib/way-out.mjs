@@ -3,6 +3,7 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { connect, createServer } from "node:net";
+import { setTimeout as sleep } from "node:timers/promises";
 import { engineMark } from "./leftovers.mjs";
 import { installPackages } from "./packages.mjs";
 
@@ -11,6 +12,8 @@ export const nameserver = "10.0.2.3";
 
 /** It takes some 50 ms. */
 const readyMs = 10_000;
+/** What an engine has begun is killed all at once. */
+const goneMs = 1_000;
 
 /**
  * Connects the namespace to the internet, as far as this host is, by a process that opens its connections anew out here
@@ -30,10 +33,22 @@ export async function openWayOut({ name, namespacePid }, { log }) {
     });
     const isReady = once(child.stdio[3], "data", { signal: AbortSignal.timeout(readyMs) });
     await Promise.race([isReady, ended]);
-    // from now on its end is that of the engine
-    ended.catch(() => {});
+    ended.catch(async ({ message }) => {
+      // together with the engine it ends as it should
+      await sleep(goneMs, undefined, { ref: false });
+      if (isRunning(namespacePid)) log(`sandboxes reach no internet until this is started again: ${message}`);
+    });
   } catch (error) {
     log(`sandboxes reach no internet here: ${error.message}`);
+  }
+}
+
+function isRunning(pid) {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch {
+    return false;
   }
 }
 

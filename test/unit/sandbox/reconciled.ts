@@ -3,7 +3,7 @@
 import { onTestFinished } from "vitest";
 import { tenantRulesOf } from "../../../src/daemon-config.ts";
 import type { ContainerPlan } from "../../../src/engine/container-plan.ts";
-import type { Container, Image, Runtime } from "../../../src/engine/runtime.ts";
+import type { Container, Image, LogChunk, Runtime } from "../../../src/engine/runtime.ts";
 import { createLog } from "../../../src/observe/log.ts";
 import { createLabelCodec } from "../../../src/sandbox/labels.ts";
 import { createManager } from "../../../src/sandbox/manager.ts";
@@ -95,7 +95,7 @@ export function reconciled(records: readonly SandboxRecord[] = [recordOf()]) {
       containers.delete(id);
       return "gone";
     },
-    async *logs() {},
+    async *logs(): AsyncIterable<LogChunk> {},
   };
   const changing = new Set(["create", "start", "update", "pause", "resume", "stop", "remove"]);
   const runtime = new Proxy({} as Runtime, {

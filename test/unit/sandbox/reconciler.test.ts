@@ -1,6 +1,6 @@
 import { describe, expect, onTestFinished, test, vi } from "vitest";
 import { SandboxdError } from "../../../src/errors.ts";
-import { actors } from "../../../src/sandbox/record.ts";
+import { actors, type SandboxRecord } from "../../../src/sandbox/record.ts";
 import { recordOf } from "./fixture.ts";
 import { containerFor, gate, labels, reconciled } from "./reconciled.ts";
 
@@ -350,6 +350,94 @@ describe("a signal by somebody on the host", () => {
       state: "FAILED",
       transition: { reason: "EXTERNAL", actor: actors.external },
     });
+  });
+});
+
+describe("the last output of a run that ended", () => {
+  const died = { containerId: "c1", action: "die", labels: labels.encode(running), timeNanos: 1n };
+  const exited = containerFor(running, { state: "exited", exitCode: 1 });
+  const lineOf = (text: string) => ({
+    timeNanoseconds: 1n,
+    stream: "stdout" as const,
+    data: Buffer.from(`${text}\n`),
+  });
+  const tailOf = ({ exit }: SandboxRecord | undefined = running) => exit?.report?.logTail;
+
+  test("is asked for at the engine's word, beside the only look, and once", async () => {
+    const { reconciler, repository, engine, containers } = reconciled();
+    containers.set("c1", exited);
+    const inspect = engine.inspect;
+    const looking = gate();
+    let looks = 0;
+    engine.inspect = async (id) => {
+      looks += 1;
+      await looking.pass();
+      return inspect(id);
+    };
+    let asked = 0;
+    engine.logs = async function* () {
+      asked += 1;
+      yield lineOf(`asked ${asked}`);
+    };
+    reconciler.noticed(died);
+    await looking.reached;
+    expect(asked).toBe(1);
+    looking.open();
+    await reconciler.idle();
+    expect(tailOf(repository.get("one"))).toEqual(["asked 1"]);
+    expect({ asked, looks }).toEqual({ asked: 1, looks: 1 });
+  });
+
+  test("is asked for again if it could not be had then", async () => {
+    const { reconciler, repository, engine, containers } = reconciled();
+    containers.set("c1", exited);
+    let asked = 0;
+    engine.logs = async function* () {
+      asked += 1;
+      if (asked === 1) throw unavailable;
+      yield lineOf(`asked ${asked}`);
+    };
+    reconciler.noticed(died);
+    await reconciler.idle();
+    expect(tailOf(repository.get("one"))).toEqual(["asked 2"]);
+  });
+
+  test("is not that of a look before", async () => {
+    const { reconciler, repository, engine, containers } = reconciled();
+    containers.set("c1", containerFor(running));
+    let asked = 0;
+    engine.logs = async function* () {
+      asked += 1;
+      yield lineOf(`asked ${asked}`);
+    };
+    reconciler.noticed(died);
+    await reconciler.idle();
+    containers.set("c1", exited);
+    reconciler.kick("one");
+    await reconciler.idle();
+    expect(tailOf(repository.get("one"))).toEqual(["asked 2"]);
+  });
+
+  test("is not asked for if the sandbox goes as well", async () => {
+    const { manager, reconciler, engine, containers } = reconciled();
+    containers.set("c1", containerFor(running));
+    let asked = 0;
+    engine.logs = async function* () {
+      asked += 1;
+      yield* [];
+    };
+    const removing = gate();
+    engine.remove = async (id) => {
+      await removing.pass();
+      containers.delete(id);
+      return "gone";
+    };
+    const deleted = manager.delete("one", { actor: caller });
+    await removing.reached;
+    reconciler.noticed(died);
+    removing.open();
+    await deleted;
+    expect(asked).toBe(0);
   });
 });
 
