@@ -328,7 +328,11 @@ describe.skipIf(engineObstacle !== undefined)(`workspaces (${engineObstacle ?? "
 
   test("an image changes only while nothing runs with it, and says so; a soft limit of it only warns", async () => {
     await create("home", { softBytes: size(8) });
-    await run("user", "dd if=/dev/zero of=big bs=1M count=12 2>/dev/null; exec sleep 1000", "home");
+    await run(
+      "user",
+      "dd if=/dev/zero of=big bs=1M count=12 2>/dev/null; echo written; exec sleep 1000",
+      "home",
+    );
     const grow = () =>
       host.workspaces.updateWorkspace({ workspaceId: "home", limits: { sizeBytes: size(48) } });
     const refused = await refusalOf(grow());
@@ -339,6 +343,12 @@ describe.skipIf(engineObstacle !== undefined)(`workspaces (${engineObstacle ?? "
       (now) => now.status?.softLimit !== undefined,
     );
     expect(status?.softLimit).toMatchObject({ limits: ["soft_bytes"], enforced: false });
+    // it may be over the soft limit before it has written all
+    await eventually(
+      "all of the file",
+      () => host.output("user"),
+      (said) => said === "written\n",
+    );
     await host.sandboxes.deleteSandbox({ sandboxId: "user" });
     expect((await grow()).workspace?.limits?.sizeBytes).toBe(size(48));
     expect(await saidBy("after", "stat -c %s big", "home")).toBe(`${12 * mebibyte}\n`);
