@@ -72,6 +72,21 @@ function borrowAddresses(peer: Peer): void {
 /** Addresses beyond the host that no policy of a test opens on UDP 443. */
 const hidden = [beyond.mirror, beyond.metadata, beyond.lan, beyond.intranet, beyond.carrier];
 
+/** Kills the shells that this process begins programs by, each second one with what it runs. Returns how many. */
+function killShells(): number {
+  const shells = readdirSync("/proc/self/task")
+    .flatMap((task) => readFileSync(`/proc/self/task/${task}/children`, "latin1").split(" "))
+    .filter((child) => child !== "" && readFileSync(`/proc/${child}/comm`, "latin1") === "sh\n");
+  for (const [index, shell] of shells.entries()) {
+    try {
+      process.kill(Number(shell) * (index % 2 === 0 ? 1 : -1), "SIGKILL");
+    } catch {
+      // it has ended
+    }
+  }
+  return shells.length;
+}
+
 /** The command lines of those in a namespace that have this name. */
 function programsIn({ pid }: Peer, name: string): readonly string[] {
   const namespaceOf = (process: number | string) => readlinkSync(`/proc/${process}/ns/net`);
@@ -596,6 +611,40 @@ describe.skipIf(internetObstacle !== undefined)(
           /^\s*accept/m,
         );
       });
+    });
+
+    test("programs that are killed at any moment open nothing, and what was promised holds after", async () => {
+      await hold(egressOf());
+      await alice.probe("killed", { to: beyond.site, port: 80, everyMs: 1 });
+      let killed = 0;
+      const killing = setInterval(() => {
+        killed += killShells();
+      }, 10);
+      const ends = { held: 0, refused: 0 };
+      try {
+        for (let round = 0; round < 60; round += 1) {
+          const ports = udpToo.slice(0, 1 + (round % 2));
+          await hold(egressOf({ ports })).then(
+            () => {
+              ends.held += 1;
+            },
+            (error) => {
+              expect(error).toMatchObject({ reason: "NETWORK_UNAVAILABLE" });
+              ends.refused += 1;
+            },
+          );
+        }
+      } finally {
+        clearInterval(killing);
+      }
+      expect(killed).toBeGreaterThan(20);
+      expect(ends.refused).toBeGreaterThan(0);
+      await hold(egressOf());
+      await soon(() => expect(firewall.problem()).toBeUndefined());
+      await expectOf(alice, { ...closed, ...open }, { ...all(closed, "silent"), ...all(open, "answered") });
+      const { sent } = await alice.probed("killed", { end: true });
+      expect(sent).toBeGreaterThan(100);
+      expect(await world.internet.arrivals("killed")).toBe(0);
     });
 
     test("without a daemon and without rules, routing holds sandboxes back", async () => {

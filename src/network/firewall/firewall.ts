@@ -93,6 +93,7 @@ export function createFirewall(options: FirewallOptions): Firewall {
   let isClosed = false;
   let isProbed = false;
   let verifying: Promise<void> | undefined;
+  let fencing: Promise<void> | undefined;
   let retry: NodeJS.Timeout | undefined;
 
   const problem = () => problems.tables ?? problems.fence;
@@ -169,7 +170,15 @@ export function createFirewall(options: FirewallOptions): Firewall {
       tell({ tables: nftProblem(error) });
       if (transactions.isInstalled()) again();
     }
-    if (transactions.isInstalled()) await mendFence();
+    if (transactions.isInstalled() && !isClosed) void ensureFence();
+  }
+
+  /** Beside changes: it may have to wait for what another daemon is about to do. Does not fail. */
+  function ensureFence(): Promise<void> {
+    fencing ??= mendFence().finally(() => {
+      fencing = undefined;
+    });
+    return fencing;
   }
 
   async function compare(): Promise<void> {
@@ -253,6 +262,7 @@ export function createFirewall(options: FirewallOptions): Firewall {
       monitor?.close();
       await counting;
       await transactions.settled();
+      await fencing;
     },
   };
 }
