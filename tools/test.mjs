@@ -7,6 +7,7 @@
 // Other arguments go to vitest as they are. The last line is `N passed, N failed, N skipped`.
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
+import { ensureBrowser } from "./lib/browser.mjs";
 import { ensureDependencies } from "./lib/deps.mjs";
 import { ensureGrpcurl } from "./lib/grpcurl.mjs";
 import { pinnedNode } from "./lib/node.mjs";
@@ -149,6 +150,7 @@ await main(async () => {
     if (needsClients(asked)) {
       const obstacle = await ensureGrpcurl({ log });
       if (obstacle !== undefined) log(obstacle);
+      await ensureBrowser({ log });
     }
     const engine = needsEngine(asked) ? "optional" : "none";
     // The program that tries the isolation from inside is compiled by its test; curl and openssl are clients like any other.

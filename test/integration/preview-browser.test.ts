@@ -1,10 +1,11 @@
-// A real browser on the preview: opt-in, since it is large. SANDBOXD_TEST_BROWSER names a Chromium, as /usr/bin/chromium.
+// A real browser on the preview. SANDBOXD_TEST_BROWSER names a Chromium; the test command looks for one (tools/lib/browser.mjs).
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { Client } from "@connectrpc/connect";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { PortService } from "../../gen/sandboxd/v1/port_service_pb.ts";
@@ -17,7 +18,10 @@ const browser = process.env["SANDBOXD_TEST_BROWSER"];
 /** Not below localhost, whose names are sites of their own to a browser: these are one. */
 const domain = "preview.test";
 const obstacle =
-  engineObstacle ?? (browser === undefined ? "SANDBOXD_TEST_BROWSER names no browser" : undefined);
+  engineObstacle ??
+  (browser === undefined
+    ? "there is no Chromium: install chromium-headless-shell, or name one by SANDBOXD_TEST_BROWSER"
+    : undefined);
 
 /** What its scripts see, and what they can do to another sandbox, which they tell the server. */
 const page = `<!doctype html><body><script>
@@ -31,9 +35,9 @@ const socket = (url) => new Promise((done) => {
   const other = asked.get("other");
   // as a person does: with the token first, by the cookie alone then
   open(asked.get("link"));
-  await new Promise((done) => setTimeout(done, 1500));
+  await new Promise((done) => setTimeout(done, 4000));
   open(other);
-  await new Promise((done) => setTimeout(done, 1500));
+  await new Promise((done) => setTimeout(done, 4000));
   localStorage.setItem("seen", "1");
   const seen = {
     data: (await (await fetch("/data.txt")).text()).trim(),
@@ -118,8 +122,12 @@ describe.skipIf(obstacle !== undefined)(
       try {
         await eventually(`what ${url} does`, until, (isSo) => isSo);
       } finally {
+        // it ends its own processes first
         const ended = once(running, "exit");
-        process.kill(-(running.pid ?? 0), "SIGKILL");
+        running.kill("SIGTERM");
+        await Promise.race([ended, sleep(5_000, undefined, { ref: false })]);
+        if (running.exitCode === null && running.signalCode === null)
+          process.kill(-(running.pid ?? 0), "SIGKILL");
         await ended;
       }
     }
