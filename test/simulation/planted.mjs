@@ -157,7 +157,7 @@ export const planted = [
   },
   {
     name: "who asks to look while a look goes on is forgotten",
-    file: "src/sandbox/reconciler.ts",
+    file: "src/sandbox/looks.ts",
     search: "      kicked.delete(id);\n",
     replace: "      setTimeout(() => kicked.delete(id), 60_000).unref();\n",
   },
