@@ -36,11 +36,7 @@ export class ProgramLate extends Error {
   }
 }
 
-interface Shell {
-  readonly process: ChildProcessByStdio<Writable, Readable, Readable>;
-  /** Resolves once it has ended, whenever that is, and nobody writes to its streams any more. */
-  readonly closed: Promise<Error>;
-}
+type Shell = ChildProcessByStdio<Writable, Readable, Readable>;
 
 /** Of every program: the least there can be, as what they print is read. */
 const env = { PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", LC_ALL: "C" };
@@ -68,7 +64,7 @@ export async function runProgram(command: readonly string[], options: ProgramOpt
   try {
     const end = await runIn(shell, command, options);
     if (idle.size < mostIdle && isAlive(shell)) idle.add(shell);
-    else shell.process.stdin.end();
+    else shell.stdin.end();
     return end;
   } catch (error) {
     await killAll(shell);
@@ -80,40 +76,37 @@ export async function runProgram(command: readonly string[], options: ProgramOpt
 
 async function openShell(): Promise<Shell> {
   // a group of its own, which can be killed as a whole
-  const child = spawn("sh", [], { cwd: "/", env, stdio: ["pipe", "pipe", "pipe"], detached: true });
-  const closed = once(child, "close").then(
-    ([code, name]) => new Error(`its shell ended with ${code ?? name}`),
-    (error: Error) => error,
+  const shell = await spawned(
+    spawn("sh", [], { cwd: "/", env, stdio: ["pipe", "pipe", "pipe"], detached: true }),
   );
-  const shell = { process: await spawned(child), closed };
   // that it takes nothing any more is told by its end
-  child.stdin.on("error", () => {});
-  for (const stream of [child.stdout, child.stderr]) stream.setEncoding("utf8");
-  child.once("exit", () => idle.delete(shell));
+  shell.stdin.on("error", () => {});
+  for (const stream of [shell.stdout, shell.stderr]) stream.setEncoding("utf8");
+  shell.once("exit", () => idle.delete(shell));
   return shell;
 }
 
-const isAlive = ({ process: { exitCode, signalCode } }: Shell) => exitCode === null && signalCode === null;
+const isAlive = ({ exitCode, signalCode }: Shell) => exitCode === null && signalCode === null;
 
 /** Whether this process waits for the shell before it ends. */
-function holdProcess({ process: child }: Shell, isHeld: boolean): void {
+function holdProcess(shell: Shell, isHeld: boolean): void {
   // pipes of programs are sockets to Node
-  const pipes = [child.stdin, child.stdout, child.stderr] as readonly unknown[] as readonly Socket[];
-  for (const one of [child, ...pipes]) {
+  const pipes = [shell.stdin, shell.stdout, shell.stderr] as readonly unknown[] as readonly Socket[];
+  for (const one of [shell, ...pipes]) {
     if (isHeld) one.ref();
     else one.unref();
   }
 }
 
 async function runIn(
-  { process: child, closed }: Shell,
+  shell: Shell,
   command: readonly string[],
   { input = "", timeoutMs, signal, mostOutput = usualOutput }: ProgramOptions,
 ): Promise<ProgramEnd> {
   const token = randomBytes(8).toString("hex");
   const over = new AbortController();
   const stopped = Promise.race([
-    closed,
+    shellEnd(shell, over.signal),
     sleep(timeoutMs, new ProgramLate(timeoutMs), { signal: over.signal }),
     ...(signal === undefined ? [] : [aborted(signal, over.signal)]),
   ]).then((why) => {
@@ -121,8 +114,8 @@ async function runIn(
   });
   try {
     const read = (stream: Readable) => untilMark(stream, token, mostOutput, over.signal);
-    const told = Promise.all([read(child.stdout), read(child.stderr)]);
-    child.stdin.write(scriptOf(command, input, token));
+    const told = Promise.all([read(shell.stdout), read(shell.stderr)]);
+    shell.stdin.write(scriptOf(command, input, token));
     const [output, said] = await Promise.race([told, stopped]);
     return { code: Number(output.status), output: output.text, said: said.text };
   } finally {
@@ -155,6 +148,11 @@ async function untilMark(stream: Readable, token: string, most: number, signal: 
   throw new Error("its shell has closed a stream");
 }
 
+async function shellEnd(shell: Shell, signal: AbortSignal): Promise<Error> {
+  const [code, name] = await once(shell, "close", { signal });
+  return new Error(`its shell ended with ${code ?? name}`);
+}
+
 async function aborted(signal: AbortSignal, over: AbortSignal): Promise<Error> {
   if (!signal.aborted) await once(signal, "abort", { signal: over });
   return new Error("was called off");
@@ -162,11 +160,11 @@ async function aborted(signal: AbortSignal, over: AbortSignal): Promise<Error> {
 
 /** Resolves once the shell and all that it runs have gone, or are given up. */
 async function killAll(shell: Shell): Promise<void> {
-  const { pid, stdin, stdout, stderr } = shell.process;
   // once it was waited for, its number can be another's
-  if (isAlive(shell) && pid !== undefined) {
-    process.kill(-pid, "SIGKILL");
-    await Promise.race([shell.closed, sleep(killedMs, undefined, { ref: false })]);
+  if (isAlive(shell) && shell.pid !== undefined) {
+    const closed = once(shell, "close");
+    process.kill(-shell.pid, "SIGKILL");
+    await Promise.race([closed, sleep(killedMs, undefined, { ref: false })]);
   }
-  for (const pipe of [stdin, stdout, stderr]) pipe.destroy();
+  for (const pipe of [shell.stdin, shell.stdout, shell.stderr]) pipe.destroy();
 }
