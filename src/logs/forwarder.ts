@@ -5,6 +5,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { messageOf } from "../errors.ts";
 import type { Log } from "../observe/log.ts";
 import { createBackoff } from "../scheduler/backoff.ts";
+import { orAborted } from "../waiting.ts";
 import type { ForwardBuffer } from "./forward-buffer.ts";
 import { connectReceiver, type ReceiverLink, type ReceiverOptions } from "./receiver-link.ts";
 
@@ -59,7 +60,7 @@ export function createForwarder({ receiver, buffer, sent, log }: ForwarderOption
     while (!signal.aborted) {
       const chunk = buffer.take();
       if (chunk === undefined) {
-        await Promise.race([until(buffer.dueInMs()), link.ended]);
+        await orAborted(until(buffer.dueInMs()), link.ended);
         continue;
       }
       const { tag, records } = chunk;

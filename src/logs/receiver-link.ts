@@ -4,6 +4,7 @@ import { readFileSync } from "node:fs";
 import { connect, isIP, type Socket } from "node:net";
 import { connect as connectTls } from "node:tls";
 import type { ListenAddress } from "../config/rule.ts";
+import { orAborted } from "../waiting.ts";
 import { type Entries, encodeMessage, newChunkId, readConfirmations } from "./forward-protocol.ts";
 
 export interface ReceiverOptions {
@@ -20,8 +21,8 @@ export interface ReceiverLink {
    * that cannot be known, also at the abort.
    */
   send(entries: Entries, signal: AbortSignal): Promise<void>;
-  /** Rejects once the connection has ended. */
-  readonly ended: Promise<never>;
+  /** Aborted, with the reason, once the connection has ended. */
+  readonly ended: AbortSignal;
   close(): void;
 }
 
@@ -31,14 +32,12 @@ const patienceMs = 30_000;
 /** Connects. @throws Error if the receiver is not there within 30 s, or is not who it should be. */
 export async function connectReceiver(options: ReceiverOptions, signal: AbortSignal): Promise<ReceiverLink> {
   const socket = open(options);
-  const failed = new Promise<never>((_, reject) => {
-    socket.once("error", reject);
-    socket.once("close", () => reject(new Error("the receiver closed the connection")));
-  });
-  // whoever waits is told; when nobody does, the next one is
-  failed.catch(() => undefined);
+  // not a promise: all who ever waited for it would be kept until it ends
+  const ending = new AbortController();
+  socket.once("error", (error) => ending.abort(error));
+  socket.once("close", () => ending.abort(new Error("the receiver closed the connection")));
   const within = <T>(what: string, work: Promise<T>, until: AbortSignal) =>
-    inTime(what, Promise.race([work, failed]), until);
+    inTime(what, orAborted(work, ending.signal), until);
   try {
     const event = options.tls === undefined ? "connect" : "secureConnect";
     await within("connect", new Promise<void>((resolve) => socket.once(event, resolve)), signal);
@@ -59,7 +58,7 @@ export async function connectReceiver(options: ReceiverOptions, signal: AbortSig
   };
   let confirmation = nextConfirmation();
   return {
-    ended: failed,
+    ended: ending.signal,
     async send(entries, until) {
       const chunkId = confirmation === undefined ? undefined : newChunkId();
       const message = encodeMessage(entries, chunkId);
