@@ -45,7 +45,8 @@ export function createForwarder({ receiver, buffer, sent, log }: ForwarderOption
     return new Promise((resolve) => {
       const end = () => {
         clearTimeout(timer);
-        wake = () => {};
+        // not that of a later wait, if a connection that ended has cut this one short
+        if (wake === end) wake = () => {};
         signal.removeEventListener("abort", end);
         resolve();
       };

@@ -21,22 +21,34 @@ export interface ExitReports {
   forget(containerId: string): void;
 }
 
-export function createExitReports(runtime: Pick<Runtime, "logs">, log: Log): ExitReports {
-  /** What was asked for already, by container. Undefined: it could not be read. */
-  const tails = new Map<string, Promise<readonly string[] | undefined>>();
+interface Tail {
+  readonly lines: readonly string[];
+  /** Whether nothing went wrong before the end. */
+  readonly isWhole: boolean;
+}
 
-  async function lastLines(id: string): Promise<readonly string[] | undefined> {
+export function createExitReports(runtime: Pick<Runtime, "logs">, log: Log): ExitReports {
+  /** What was asked for already, by container. */
+  const tails = new Map<string, Promise<Tail>>();
+
+  async function lastLines(id: string): Promise<Tail> {
     const signal = AbortSignal.timeout(logDeadlineMs);
     const lines: string[] = [];
+    let isWhole = false;
     try {
       for await (const { data } of runtime.logs(id, { follow: false, tailLines: mostLines, signal })) {
         lines.push(printable(data));
       }
+      isWhole = true;
     } catch (error) {
       log.debug({ container: id, err: messageOf(error) }, "the last output could not be read");
-      return undefined;
     }
-    return lines.slice(-mostLines);
+    return { lines: lines.slice(-mostLines), isWhole };
+  }
+
+  async function tailOf(id: string): Promise<readonly string[]> {
+    const early = await tails.get(id);
+    return (early?.isWhole ? early : await lastLines(id)).lines;
   }
 
   return {
@@ -48,7 +60,7 @@ export function createExitReports(runtime: Pick<Runtime, "logs">, log: Log): Exi
         memoryLimitHits: summary?.memory.limitHits ?? 0,
         throttledShare: summary?.cpu.throttledShare ?? 0,
         pidsRefused: summary?.pids.refusedForks ?? 0,
-        logTail: (await tails.get(container.id)) ?? (await lastLines(container.id)) ?? [],
+        logTail: await tailOf(container.id),
       };
     },
     forget: (id) => tails.delete(id),

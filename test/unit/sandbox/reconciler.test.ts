@@ -402,6 +402,18 @@ describe("the last output of a run that ended", () => {
     expect(tailOf(repository.get("one"))).toEqual(["asked 2"]);
   });
 
+  test("is what could be had, if it broke off each time", async () => {
+    const { reconciler, repository, engine, containers } = reconciled();
+    containers.set("c1", exited);
+    engine.logs = async function* () {
+      yield lineOf("the first line");
+      throw unavailable;
+    };
+    reconciler.noticed(died);
+    await reconciler.idle();
+    expect(tailOf(repository.get("one"))).toEqual(["the first line"]);
+  });
+
   test("is not that of a look before", async () => {
     const { reconciler, repository, engine, containers } = reconciled();
     containers.set("c1", containerFor(running));
