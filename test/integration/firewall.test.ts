@@ -13,7 +13,7 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
+import { afterAll, beforeAll, beforeEach, describe, expect, onTestFinished, test, vi } from "vitest";
 import type { EffectiveEgress } from "../../src/network/effective.ts";
 import { createFirewall, type DenialSample, type Firewall } from "../../src/network/firewall/firewall.ts";
 import type { NetworkLimits } from "../../src/network/policy.ts";
@@ -707,11 +707,14 @@ describe.skipIf(internetObstacle !== undefined)(
         within: [...world.host.within, slow],
       });
       const gatewayOf = { bridge: "sbx0c", subnet: "10.77.0.32/28", gateway: "10.77.0.33", peers: false };
+      // what waits for that file ends with it, in every case
+      const release = () => rmSync(directory, { recursive: true, force: true });
+      onTestFinished(release);
       await second.change({ putBridges: [gatewayOf] });
       await soon(() => expect(readFileSync(held, "utf8")).toBe(""));
       await second.change({ putBridges: [{ ...gatewayOf, peers: true }] });
       expect(existsSync(held), "they are still being waited for").toBe(true);
-      rmSync(directory, { recursive: true });
+      release();
       await second.close();
       world.host.run(["nft", "delete table inet sandboxd_eeeeeeee; delete table bridge sandboxd_eeeeeeee"]);
     });

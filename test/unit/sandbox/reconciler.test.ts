@@ -361,6 +361,15 @@ describe("the last output of a run that ended", () => {
     stream: "stdout" as const,
     data: Buffer.from(`${text}\n`),
   });
+  /** Has each answer say which one it is. Returns how many there were. */
+  function countLogs(engine: ReturnType<typeof reconciled>["engine"]): () => number {
+    let asked = 0;
+    engine.logs = async function* () {
+      asked += 1;
+      yield lineOf(`asked ${asked}`);
+    };
+    return () => asked;
+  }
   const tailOf = ({ exit }: SandboxRecord | undefined = running) => exit?.report?.logTail;
 
   test("is asked for at the engine's word, beside the only look, and once", async () => {
@@ -374,18 +383,14 @@ describe("the last output of a run that ended", () => {
       await looking.pass();
       return inspect(id);
     };
-    let asked = 0;
-    engine.logs = async function* () {
-      asked += 1;
-      yield lineOf(`asked ${asked}`);
-    };
+    const asked = countLogs(engine);
     reconciler.noticed(died);
     await looking.reached;
-    expect(asked).toBe(1);
+    expect(asked()).toBe(1);
     looking.open();
     await reconciler.idle();
     expect(tailOf(repository.get("one"))).toEqual(["asked 1"]);
-    expect({ asked, looks }).toEqual({ asked: 1, looks: 1 });
+    expect({ asked: asked(), looks }).toEqual({ asked: 1, looks: 1 });
   });
 
   test("is asked for again if it could not be had then", async () => {
@@ -417,11 +422,7 @@ describe("the last output of a run that ended", () => {
   test("is not that of a look before", async () => {
     const { reconciler, repository, engine, containers } = reconciled();
     containers.set("c1", containerFor(running));
-    let asked = 0;
-    engine.logs = async function* () {
-      asked += 1;
-      yield lineOf(`asked ${asked}`);
-    };
+    countLogs(engine);
     reconciler.noticed(died);
     await reconciler.idle();
     containers.set("c1", exited);
@@ -433,11 +434,7 @@ describe("the last output of a run that ended", () => {
   test("is not asked for if the sandbox goes as well", async () => {
     const { manager, reconciler, engine, containers } = reconciled();
     containers.set("c1", containerFor(running));
-    let asked = 0;
-    engine.logs = async function* () {
-      asked += 1;
-      yield* [];
-    };
+    const asked = countLogs(engine);
     const removing = gate();
     engine.remove = async (id) => {
       await removing.pass();
@@ -449,7 +446,7 @@ describe("the last output of a run that ended", () => {
     reconciler.noticed(died);
     removing.open();
     await deleted;
-    expect(asked).toBe(0);
+    expect(asked()).toBe(0);
   });
 });
 
